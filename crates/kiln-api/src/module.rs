@@ -1,0 +1,138 @@
+//! What every module has, whatever its kind.
+
+use schemars::JsonSchema;
+use schemars::generate::SchemaSettings;
+use serde_json::Value;
+
+use crate::device::Device;
+use crate::input::Input;
+use crate::mount::Mount;
+use crate::source::Source;
+use crate::stage::{Runner, StageModule};
+
+/// The kinds of module, as the manifest knows them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Kind {
+    /// One step that changes the tree.
+    Stage,
+    /// The last step of a format-1 pipeline.
+    Assembler,
+    /// Fetches content.
+    Source,
+    /// Hands content to a stage.
+    Input,
+    /// Makes a block device.
+    Device,
+    /// Mounts a device for a stage.
+    Mount,
+    /// Prepares a build root and runs a stage in it.
+    Runner,
+}
+
+impl Kind {
+    /// The word for one module of this kind.
+    pub const fn noun(self) -> &'static str {
+        match self {
+            Self::Stage => "stage",
+            Self::Assembler => "assembler",
+            Self::Source => "source",
+            Self::Input => "input",
+            Self::Device => "device",
+            Self::Mount => "mount",
+            Self::Runner => "runner",
+        }
+    }
+}
+
+/// The JSON schemas of a module, one per member of its description in a format-2 manifest.
+///
+/// `options` is for every kind. `inputs`, `devices` and `mounts` are for stages, `references` for inputs;
+/// what is `None` may hold anything of its kind (for `inputs`: must be absent).
+#[derive(Clone, Debug, Default)]
+pub struct ModuleSchema {
+    /// Schema of `options`; its `description` is the module's documentation.
+    pub options: Value,
+    /// Whether `options` may be left out.
+    pub options_optional: bool,
+    /// Schema of a stage's `inputs`; `None` if the stage takes none.
+    pub inputs: Option<Value>,
+    /// Schema of a stage's `devices`.
+    pub devices: Option<Value>,
+    /// Schema of a stage's `mounts`.
+    pub mounts: Option<Value>,
+    /// Schema of an input's `references`.
+    pub references: Option<Value>,
+    /// The values of `origin` that an input accepts.
+    pub origins: &'static [&'static str],
+}
+
+impl ModuleSchema {
+    /// Derives the schema of `options` from the type that holds them.
+    ///
+    /// The type's doc comment is the module's help: its first paragraph is the summary.
+    pub fn of<Options: JsonSchema>() -> Self {
+        let options = SchemaSettings::draft2020_12()
+            .with(|settings| {
+                settings.meta_schema = None;
+                settings.inline_subschemas = true;
+            })
+            .into_generator()
+            .into_root_schema_for::<Options>()
+            .to_value();
+        Self { options, ..Self::default() }
+    }
+
+    /// The documentation: the description of the options type.
+    pub fn documentation(&self) -> &str {
+        self.options.get("description").and_then(Value::as_str).unwrap_or_default()
+    }
+}
+
+/// All native modules, one sorted list per kind.
+#[derive(Clone, Copy)]
+pub struct Modules {
+    /// Stages.
+    pub stages: &'static [StageModule],
+    /// Sources.
+    pub sources: &'static [&'static dyn Source],
+    /// Inputs.
+    pub inputs: &'static [&'static dyn Input],
+    /// Devices.
+    pub devices: &'static [&'static dyn Device],
+    /// Mounts.
+    pub mounts: &'static [&'static dyn Mount],
+    /// Runners.
+    pub runners: &'static [Runner],
+}
+
+impl Modules {
+    /// Finds a stage by its name.
+    pub fn stage(&self, name: &str) -> Option<&'static StageModule> {
+        self.stages.iter().find(|module| module.name == name)
+    }
+
+    /// Finds a source by its name.
+    pub fn source(&self, name: &str) -> Option<&'static dyn Source> {
+        self.sources.iter().copied().find(|module| module.name() == name)
+    }
+
+    /// Finds an input by its name.
+    pub fn input(&self, name: &str) -> Option<&'static dyn Input> {
+        self.inputs.iter().copied().find(|module| module.name() == name)
+    }
+
+    /// Finds a device by its name.
+    pub fn device(&self, name: &str) -> Option<&'static dyn Device> {
+        self.devices.iter().copied().find(|module| module.name() == name)
+    }
+
+    /// Finds a mount by its name.
+    pub fn mount(&self, name: &str) -> Option<&'static dyn Mount> {
+        self.mounts.iter().copied().find(|module| module.name() == name)
+    }
+
+    /// Finds a runner by its file name.
+    pub fn runner(&self, name: &str) -> Option<&'static Runner> {
+        self.runners.iter().find(|module| module.name == name)
+    }
+}

@@ -1,0 +1,21 @@
+//! Native modules, one file each. A module's doc comment is its help, its options type its only statement of
+//! what it accepts; the lists below are sorted by name, and a test fails if a file is missing from them.
+
+use kiln_api::module::Modules;
+
+mod devices;
+mod inputs;
+mod mounts;
+mod runners;
+mod sources;
+mod stages;
+
+/// Everything that is native.
+pub const MODULES: Modules = Modules {
+    stages: stages::STAGES,
+    sources: sources::SOURCES,
+    inputs: inputs::INPUTS,
+    devices: devices::DEVICES,
+    mounts: mounts::MOUNTS,
+    runners: runners::RUNNERS,
+};
