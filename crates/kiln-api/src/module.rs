@@ -1,8 +1,9 @@
 //! What every module has, whatever its kind.
 
-use schemars::JsonSchema;
 use schemars::generate::SchemaSettings;
-use serde_json::Value;
+use schemars::transform::{Transform, transform_subschemas};
+use schemars::{JsonSchema, Schema};
+use serde_json::{Map, Value};
 
 use crate::device::Device;
 use crate::input::Input;
@@ -69,13 +70,15 @@ pub struct ModuleSchema {
 impl ModuleSchema {
     /// Derives the schema of `options` from the type that holds them.
     ///
-    /// The type's doc comment is the module's help: its first paragraph is the summary.
+    /// The type's doc comment is the module's help: its first paragraph is the summary. An `Option` is a member
+    /// that may be left out, not one that may be `null`.
     pub fn of<Options: JsonSchema>() -> Self {
         let options = SchemaSettings::draft2020_12()
             .with(|settings| {
                 settings.meta_schema = None;
                 settings.inline_subschemas = true;
             })
+            .with_transform(RefuseNull)
             .into_generator()
             .into_root_schema_for::<Options>()
             .to_value();
@@ -85,6 +88,48 @@ impl ModuleSchema {
     /// The documentation: the description of the options type.
     pub fn documentation(&self) -> &str {
         self.options.get("description").and_then(Value::as_str).unwrap_or_default()
+    }
+}
+
+/// Takes back that an `Option` accepts `null`: no option of a manifest does.
+#[derive(Clone, Debug)]
+struct RefuseNull;
+
+impl Transform for RefuseNull {
+    fn transform(&mut self, schema: &mut Schema) {
+        if let Some(members) = schema.as_object_mut() {
+            refuse_null(members);
+        }
+        transform_subschemas(self, schema);
+    }
+}
+
+fn refuse_null(members: &mut Map<String, Value>) {
+    if members.get("default").is_some_and(Value::is_null) {
+        members.remove("default");
+    }
+    if let Some(types) = members.get_mut("type").and_then(Value::as_array_mut) {
+        types.retain(|name| name != "null");
+        if let [only] = types.as_slice() {
+            let only = only.clone();
+            members.insert("type".to_owned(), only);
+        }
+    }
+    if let Some(values) = members.get_mut("enum").and_then(Value::as_array_mut) {
+        values.retain(|value| !value.is_null());
+    }
+    let Some(choices) = members.get_mut("anyOf").and_then(Value::as_array_mut) else { return };
+    let count = choices.len();
+    choices.retain(|choice| choice.get("type").is_none_or(|name| name != "null"));
+    if choices.len() < count
+        && let [Value::Object(only)] = choices.as_slice()
+    {
+        // What was said of the member itself, as its description, goes before what its type says.
+        let only = only.clone();
+        members.remove("anyOf");
+        for (name, value) in only {
+            members.entry(name).or_insert(value);
+        }
     }
 }
 
@@ -134,5 +179,48 @@ impl Modules {
     /// Finds a runner by its file name.
     pub fn runner(&self, name: &str) -> Option<&'static Runner> {
         self.runners.iter().find(|module| module.name == name)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use serde_json::json;
+
+    use super::*;
+
+    /// Whether.
+    #[derive(JsonSchema)]
+    #[expect(dead_code, reason = "only its schema is looked at")]
+    enum Choice {
+        /// One.
+        One,
+        /// Two.
+        Two,
+    }
+
+    /// Does things.
+    #[derive(JsonSchema)]
+    #[expect(dead_code, reason = "only its schema is looked at")]
+    struct Options {
+        text: Option<String>,
+        /// Which.
+        #[serde(default)]
+        choice: Option<Choice>,
+        nested: BTreeMap<String, Option<bool>>,
+    }
+
+    #[test]
+    fn an_option_may_be_left_out_but_not_be_null() {
+        let schema = ModuleSchema::of::<Options>();
+        assert_eq!(schema.documentation(), "Does things.");
+        assert!(!schema.options.to_string().contains("null"), "{}", schema.options);
+        assert_eq!(schema.options["required"], json!(["nested"]));
+        let properties = &schema.options["properties"];
+        assert_eq!(properties["text"], json!({"type": "string"}));
+        assert_eq!(properties["nested"]["additionalProperties"], json!({"type": "boolean"}));
+        assert_eq!(properties["choice"]["description"], "Which.");
+        assert_eq!(properties["choice"]["oneOf"][0]["const"], "One");
     }
 }
