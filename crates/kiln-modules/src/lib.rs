@@ -7,6 +7,8 @@ mod devices;
 mod inputs;
 mod mounts;
 mod runners;
+#[cfg(test)]
+mod schema_agreement;
 mod sources;
 mod stages;
 
