@@ -3,5 +3,23 @@
 //! This is the only crate in which `unsafe` is allowed; each use has a `SAFETY` note.
 //!
 //! - [`command`]: the one way to run a child process.
+//! - [`filesystem`]: file systems on block devices, mounted and unmounted with errors that say why.
+//! - [`holders`]: who keeps a device or a file system busy.
+//! - [`loop_device`]: files as block devices.
+//! - [`udev_inhibitor`]: keeps udev away from them.
+//! - [`lock`]: open-file-description locks on whole files.
+//! - [`mount`]: the part of the mount interface that `rustix` lacks.
+//! - [`namespace`]: namespaces of the calling process.
+//! - [`process`]: starting a process in new namespaces.
+//! - [`rename`]: `renameat2`, with a fallback where flags are refused.
 
 pub mod command;
+pub mod filesystem;
+pub mod holders;
+pub mod lock;
+pub mod loop_device;
+pub mod mount;
+pub mod namespace;
+pub mod process;
+pub mod rename;
+pub mod udev_inhibitor;
