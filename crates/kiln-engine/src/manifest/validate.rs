@@ -1,0 +1,239 @@
+//! Checks the modules of a manifest and their options against the modules' schemas.
+//!
+//! Everything is checked and every fault reported. A schema is compiled once for each module, however many
+//! stages use it.
+
+use std::collections::HashMap;
+
+use jsonschema::Validator;
+use jsonschema::paths::LocationSegment;
+use kiln_api::module::{Kind, ModuleSchema, Modules};
+use serde_json::{Value, json};
+
+use super::finding::{Finding, Findings, did_you_mean};
+use super::json::{Json, to_map};
+use super::place::{JsonPath, Step};
+use super::{Format, Manifest, Stage};
+
+/// Everything that is wrong with the modules and options of a manifest.
+pub fn validate(document: &Json, manifest: &Manifest, modules: &Modules) -> Vec<Finding> {
+    let mut checker = Checker { modules, findings: Findings::default(), compiled: HashMap::new() };
+    for pipeline in manifest.pipelines.values() {
+        for stage in &pipeline.stages {
+            checker.stage(stage, manifest.format);
+        }
+    }
+    for source in manifest.sources.values() {
+        let path = JsonPath::default().key("sources").key(&source.kind);
+        let names = modules.sources.iter().map(|module| module.name());
+        if !checker.known(Kind::Source, &source.kind, names, &path) {
+            continue;
+        }
+        let value = match (manifest.format, document.get("sources").and_then(|all| all.get(&source.kind))) {
+            (Format::Two, Some(description)) => description.to_value(),
+            _ => json!({"items": to_map(&source.items)}),
+        };
+        let schema = || modules.source(&source.kind).map(|module| module.schema().options);
+        checker.check(Kind::Source, &source.kind, "", schema, &value, &path);
+    }
+    checker.findings.0
+}
+
+/// A module and the member of its description that a schema is for.
+type Key = (Kind, String, &'static str);
+
+struct Checker<'a> {
+    modules: &'a Modules,
+    findings: Findings,
+    compiled: HashMap<Key, Option<Validator>>,
+}
+
+impl Checker<'_> {
+    fn known<'n>(
+        &mut self,
+        kind: Kind,
+        name: &str,
+        names: impl Iterator<Item = &'n str> + Clone,
+        path: &JsonPath,
+    ) -> bool {
+        if names.clone().any(|known| known == name) {
+            return true;
+        }
+        let noun = kind.noun();
+        let hint = did_you_mean(name, names)
+            .unwrap_or_else(|| format!("`kiln modules` lists every {noun} there is"));
+        self.findings.hinted(path, format!("unknown {noun} `{name}`"), Some(hint));
+        false
+    }
+
+    fn stage(&mut self, stage: &Stage, format: Format) {
+        let modules = *self.modules;
+        let member = if format == Format::One { "name" } else { "type" };
+        let kind = if stage.assembler { Kind::Assembler } else { Kind::Stage };
+        let names = modules.stages.iter().filter(|_| !stage.assembler).map(|module| module.name);
+        if self.known(kind, &stage.name, names, &stage.path.key(member)) {
+            self.stage_members(stage, format);
+        }
+        if format == Format::One {
+            return;
+        }
+        let inputs = stage.path.key("inputs");
+        for (name, input) in &stage.inputs {
+            let path = inputs.key(name);
+            if !self.known(
+                Kind::Input,
+                &input.kind,
+                modules.inputs.iter().map(|module| module.name()),
+                &path.key("type"),
+            ) {
+                continue;
+            }
+            let Some(module) = modules.input(&input.kind) else { continue };
+            let schema = module.schema();
+            if !schema.origins.is_empty() && !schema.origins.contains(&input.origin.as_str()) {
+                let message = format!("`{}` does not take content from `{}`", input.kind, input.origin);
+                let hint = schema.origins.first().map(|origin| format!("its origin is `{origin}`"));
+                self.findings.hinted(&path.key("origin"), message, hint);
+            }
+            let references = Value::Object(to_map(&input.references));
+            self.check(
+                Kind::Input,
+                &input.kind,
+                "references",
+                || schema.references.clone(),
+                &references,
+                &path.key("references"),
+            );
+            let options = Value::Object(to_map(&input.options));
+            self.check(
+                Kind::Input,
+                &input.kind,
+                "options",
+                || Some(schema.options.clone()),
+                &options,
+                &path.key("options"),
+            );
+        }
+        let devices = stage.path.key("devices");
+        for (name, device) in &stage.devices {
+            let path = devices.key(name);
+            if self.known(
+                Kind::Device,
+                &device.kind,
+                modules.devices.iter().map(|module| module.name()),
+                &path.key("type"),
+            ) {
+                let schema = || modules.device(&device.kind).map(|module| module.schema().options);
+                let options = Value::Object(to_map(&device.options));
+                self.check(Kind::Device, &device.kind, "options", schema, &options, &path.key("options"));
+            }
+        }
+        let mounts = stage.path.key("mounts");
+        for (index, mount) in stage.mounts.iter().enumerate() {
+            let path = mounts.index(index);
+            if self.known(
+                Kind::Mount,
+                &mount.kind,
+                modules.mounts.iter().map(|module| module.name()),
+                &path.key("type"),
+            ) {
+                let schema = || modules.mount(&mount.kind).map(|module| module.schema().options);
+                let options = Value::Object(to_map(&mount.options));
+                self.check(Kind::Mount, &mount.kind, "options", schema, &options, &path.key("options"));
+            }
+        }
+    }
+
+    fn stage_members(&mut self, stage: &Stage, format: Format) {
+        let Some(module) = self.modules.stage(&stage.name) else { return };
+        let schema: std::cell::OnceCell<ModuleSchema> = std::cell::OnceCell::new();
+        let schema = || schema.get_or_init(module.schema);
+        let options = Value::Object(to_map(&stage.options));
+        let path = &stage.path;
+        self.check(
+            Kind::Stage,
+            &stage.name,
+            "options",
+            || Some(schema().options.clone()),
+            &options,
+            &path.key("options"),
+        );
+        if format == Format::One {
+            return;
+        }
+        if !stage.inputs.is_empty() {
+            let described = stage.inputs.iter().map(|(name, input)| {
+                let value = json!({
+                    "type": input.kind, "origin": input.origin,
+                    "references": to_map(&input.references), "options": to_map(&input.options),
+                });
+                (name.clone(), value)
+            });
+            let value = Value::Object(described.collect());
+            let path = path.key("inputs");
+            match &schema().inputs {
+                Some(inputs) => {
+                    self.check(Kind::Stage, &stage.name, "inputs", || Some(inputs.clone()), &value, &path);
+                }
+                None => self.findings.add(&path, format!("`{}` takes no inputs", stage.name)),
+            }
+        } else if let Some(inputs) = schema().inputs.clone() {
+            self.check(Kind::Stage, &stage.name, "inputs", || Some(inputs), &json!({}), path);
+        }
+        if let Some(devices) = schema().devices.clone() {
+            let described = stage.devices.iter().map(|(name, device)| {
+                (name.clone(), json!({"type": device.kind, "options": to_map(&device.options)}))
+            });
+            let value = Value::Object(described.collect());
+            self.check(Kind::Stage, &stage.name, "devices", || Some(devices), &value, &path.key("devices"));
+        }
+        if let Some(mounts) = schema().mounts.clone() {
+            let described = stage.mounts.iter().map(|mount| {
+                json!({"name": mount.name, "type": mount.kind, "source": mount.device, "target": mount.target})
+            });
+            let value = Value::Array(described.collect());
+            self.check(Kind::Stage, &stage.name, "mounts", || Some(mounts), &value, &path.key("mounts"));
+        }
+    }
+
+    fn check(
+        &mut self,
+        kind: Kind,
+        name: &str,
+        member: &'static str,
+        schema: impl FnOnce() -> Option<Value>,
+        value: &Value,
+        path: &JsonPath,
+    ) {
+        let compiled = self.compiled.entry((kind, name.to_owned(), member)).or_insert_with(|| {
+            // An invalid schema of a native module is caught by the modules' own tests.
+            schema().and_then(|schema| jsonschema::draft202012::new(&schema).ok())
+        });
+        let Some(validator) = compiled else { return };
+        let faults: Vec<_> = validator
+            .iter_errors(value)
+            .map(|error| {
+                let mut path = path.clone();
+                path.0.extend(error.instance_path().iter().map(|segment| match segment {
+                    LocationSegment::Property(key) => Step::Key(key.to_string()),
+                    LocationSegment::Index(index) => Step::Index(index),
+                }));
+                (path, shorten(&error.to_string()))
+            })
+            .collect();
+        for (path, message) in faults {
+            self.findings.add(&path, message);
+        }
+    }
+}
+
+/// Cuts the quoted value out of a message that would fill the screen.
+fn shorten(message: &str) -> String {
+    const LONGEST: usize = 300;
+    if message.chars().count() <= LONGEST {
+        return message.to_owned();
+    }
+    let head: String = message.chars().take(LONGEST / 2).collect();
+    let tail: Vec<char> = message.chars().rev().take(LONGEST / 3).collect();
+    format!("{head} … {}", tail.into_iter().rev().collect::<String>())
+}
