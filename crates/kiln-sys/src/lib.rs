@@ -2,6 +2,7 @@
 //!
 //! This is the only crate in which `unsafe` is allowed; each use has a `SAFETY` note.
 //!
+//! - [`chroot`]: a thread with mounts of its own, and children with another root.
 //! - [`command`]: the one way to run a child process.
 //! - [`filesystem`]: file systems on block devices, mounted and unmounted with errors that say why.
 //! - [`holders`]: who keeps a device or a file system busy.
@@ -11,8 +12,10 @@
 //! - [`mount`]: the part of the mount interface that `rustix` lacks.
 //! - [`namespace`]: namespaces of the calling process.
 //! - [`process`]: starting a process in new namespaces.
+//! - [`quiet_sync`]: children whose flushes do nothing.
 //! - [`rename`]: `renameat2`, with a fallback where flags are refused.
 
+pub mod chroot;
 pub mod command;
 pub mod filesystem;
 pub mod holders;
@@ -21,5 +24,6 @@ pub mod loop_device;
 pub mod mount;
 pub mod namespace;
 pub mod process;
+pub mod quiet_sync;
 pub mod rename;
 pub mod udev_inhibitor;
