@@ -4,7 +4,11 @@
 //! happens leaves it as events.
 //!
 //! - [`manifest`]: text to a resolved manifest with ids; validation.
+//! - [`plan`]: what must be fetched and built, and why.
+//! - [`event`]: what happens, for presenters.
 //! - [`runner`]: which runner prepares a build root.
 
+pub mod event;
 pub mod manifest;
+pub mod plan;
 pub mod runner;

@@ -1,0 +1,120 @@
+//! Plans of small manifests against caches that hold this or that.
+
+use std::collections::HashSet;
+
+use kiln_api::module::Modules;
+use kiln_engine::manifest::{Id, Loaded, load};
+use kiln_engine::plan::{Cached, PlanError, Request, plan};
+use serde_json::json;
+
+const NO_MODULES: Modules =
+    Modules { stages: &[], sources: &[], inputs: &[], devices: &[], mounts: &[], runners: &[] };
+
+#[derive(Default)]
+struct Cache {
+    objects: HashSet<String>,
+    items: HashSet<&'static str>,
+}
+
+impl Cached for Cache {
+    fn object(&self, id: &Id) -> bool {
+        self.objects.contains(id.as_str())
+    }
+
+    fn item(&self, _source: &str, checksum: &str) -> bool {
+        self.items.contains(checksum)
+    }
+}
+
+fn manifest() -> Loaded {
+    let files = |items: &[&str]| json!({"packages": {"type": "org.osbuild.files", "origin": "org.osbuild.source", "references": items}});
+    let document = json!({
+        "version": "2",
+        "sources": {"org.osbuild.curl": {"items": {"sha256:a": "a", "sha256:b": "b", "sha256:c": "c", "sha256:unused": "u"}}},
+        "pipelines": [
+            {"name": "build", "stages": [{"type": "org.kiln.deb", "inputs": files(&["sha256:a", "sha256:b"])}]},
+            {"name": "other", "stages": [{"type": "org.osbuild.noop", "options": {"unused": true}}]},
+            {"name": "tree", "build": "name:build", "stages": [
+                {"type": "org.kiln.deb", "inputs": files(&["sha256:b", "sha256:c"])},
+                {"type": "org.osbuild.hostname", "options": {"hostname": "kiln"}},
+            ]},
+            {"name": "image", "build": "name:build", "stages": [
+                {"type": "org.osbuild.copy", "inputs": {"tree": {"type": "org.osbuild.tree", "origin": "org.osbuild.pipeline", "references": ["name:tree"]}}},
+            ]},
+        ],
+    });
+    load(&document.to_string()).expect("a valid manifest")
+}
+
+fn planned(cache: &Cache, exports: &[&str]) -> String {
+    let request =
+        Request { exports: exports.iter().map(|name| (*name).to_owned()).collect(), ..Request::default() };
+    plan(&manifest().manifest, &NO_MODULES, &request, cache).expect("a plan").to_string()
+}
+
+#[test]
+fn an_empty_cache_means_everything_that_the_export_needs_and_nothing_else() {
+    insta::assert_snapshot!(planned(&Cache::default(), &["image"]), @r"
+    fetch   org.osbuild.curl: 2 items, size unknown (for `build`)
+    fetch   org.osbuild.curl: 1 item, size unknown (for `tree`)
+    build   `build` bafcb10338f1: 1 stage, the host's runner (build root of `image`, build root of `tree`)
+    build   `tree` e16229e8335f: 2 stages, the host's runner (input of `org.osbuild.copy` in `image`)
+    build   `image` 7daf982ac558: 1 stage, the host's runner (requested)
+    export  `image` 7daf982ac558
+    ");
+}
+
+#[test]
+fn a_cached_tree_needs_neither_its_sources_nor_its_stages() {
+    let manifest = manifest().manifest;
+    let tree = manifest.pipelines["tree"].id().expect("an id").to_string();
+    let cache = Cache { objects: HashSet::from([tree]), ..Cache::default() };
+    insta::assert_snapshot!(planned(&cache, &["image"]), @r"
+    fetch   org.osbuild.curl: 2 items, size unknown (for `build`)
+    cached  `tree` e16229e8335f (input of `org.osbuild.copy` in `image`)
+    build   `build` bafcb10338f1: 1 stage, the host's runner (build root of `image`)
+    build   `image` 7daf982ac558: 1 stage, the host's runner (requested)
+    export  `image` 7daf982ac558
+    ");
+}
+
+#[test]
+fn a_build_resumes_after_the_last_cached_stage() {
+    let manifest = manifest().manifest;
+    let first = manifest.pipelines["tree"].stages[0].id.to_string();
+    let cache = Cache { objects: HashSet::from([first]), items: HashSet::from(["sha256:a"]) };
+    insta::assert_snapshot!(planned(&cache, &["tree"]), @r"
+    fetch   org.osbuild.curl: 1 item, size unknown, 1 cached (for `build`)
+    build   `build` bafcb10338f1: 1 stage, the host's runner (build root of `tree`)
+    build   `tree` e16229e8335f: 1 stage after 1 cached, the host's runner (requested)
+    export  `tree` e16229e8335f
+    ");
+}
+
+#[test]
+fn a_finished_export_needs_nothing() {
+    let manifest = manifest().manifest;
+    let image = manifest.pipelines["image"].id().expect("an id").to_string();
+    let cache = Cache { objects: HashSet::from([image]), ..Cache::default() };
+    insta::assert_snapshot!(planned(&cache, &["image"]), @r"
+    cached  `image` 7daf982ac558 (requested)
+    export  `image` 7daf982ac558
+    ");
+}
+
+#[test]
+fn everything_can_be_prefetched() {
+    let request = Request { everything: true, ..Request::default() };
+    let plan = plan(&manifest().manifest, &NO_MODULES, &request, &Cache::default()).expect("a plan");
+    insta::assert_snapshot!(plan.to_string(), @r"
+    fetch   org.osbuild.curl: 4 items, size unknown (for everything)
+    ");
+}
+
+#[test]
+fn an_unknown_export_names_what_there_is() {
+    let request = Request { exports: vec!["imag".to_owned()], ..Request::default() };
+    let error = plan(&manifest().manifest, &NO_MODULES, &request, &Cache::default()).expect_err("unknown");
+    let known = ["build", "other", "tree", "image"].map(str::to_owned).to_vec();
+    assert_eq!(error, PlanError::UnknownPipeline { name: "imag".to_owned(), known });
+}
