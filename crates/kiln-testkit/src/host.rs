@@ -1,0 +1,184 @@
+//! What the host must have: programs, the packages that bring them, and how they get there.
+//!
+//! A need is a program and its Debian package. [`provide`] sees to it that all are there: as root on a system with
+//! `apt-get` by installing what is missing and nothing else, otherwise by an error that says exactly what to type.
+//! Tests ask [`provided`], which skips loudly on a developer's machine and never in CI.
+
+mod apt;
+
+use std::path::{Path, PathBuf};
+
+use kiln_sys::command::CommandError;
+
+pub use apt::Apt;
+
+/// A program that is needed, and the package that brings it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Need {
+    /// The program's name.
+    pub program: &'static str,
+    /// The name of the Debian package.
+    pub package: &'static str,
+}
+
+impl Need {
+    const fn new(program: &'static str, package: &'static str) -> Self {
+        Self { program, package }
+    }
+}
+
+/// The emulator that boots images.
+pub const QEMU: Need = Need::new("qemu-system-x86_64", "qemu-system-x86");
+/// The converter of disk images.
+pub const QEMU_IMG: Need = Need::new("qemu-img", "qemu-utils");
+
+/// What `cargo xtask demo` needs: the tools that make the image come from the build root, not from the host.
+pub const DEMO: &[Need] = &[QEMU];
+
+/// What the tests of the workspace need, by program.
+pub const TESTS: &[Need] = &[
+    Need::new("bzip2", "bzip2"),
+    Need::new("dpkg-deb", "dpkg"),
+    Need::new("grub-mkimage", "grub-common"),
+    Need::new("gzip", "gzip"),
+    Need::new("losetup", "mount"),
+    Need::new("mkfs.btrfs", "btrfs-progs"),
+    Need::new("mkfs.ext4", "e2fsprogs"),
+    Need::new("mkfs.fat", "dosfstools"),
+    Need::new("mkfs.xfs", "xfsprogs"),
+    Need::new("mkswap", "util-linux"),
+    QEMU_IMG,
+    QEMU,
+    Need::new("setfattr", "attr"),
+    Need::new("sfdisk", "fdisk"),
+    Need::new("tar", "tar"),
+    Need::new("useradd", "passwd"),
+    Need::new("xz", "xz-utils"),
+    Need::new("zstd", "zstd"),
+];
+
+/// What `cargo xtask bench` needs besides: the programs Kiln is compared with.
+pub const BENCH: &[Need] = &[
+    Need::new("bwrap", "bubblewrap"),
+    Need::new("dpkg-scanpackages", "dpkg-dev"),
+    Need::new("gunzip", "gzip"),
+    Need::new("mkfs.ext4", "e2fsprogs"),
+    Need::new("mmdebstrap", "mmdebstrap"),
+    Need::new("python3", "python3"),
+    QEMU_IMG,
+    Need::new("sfdisk", "fdisk"),
+];
+
+/// Why the host cannot be made ready.
+#[derive(Debug, thiserror::Error)]
+pub enum HostError {
+    /// Something is missing, and this user or system cannot install it.
+    #[error("missing: {}; install with (as root): `{command}`", programs.join(", "))]
+    Missing {
+        /// The programs.
+        programs: Vec<String>,
+        /// What to type.
+        command: String,
+    },
+    /// The package manager failed.
+    #[error("cannot install {}; try by hand: `{command}`", packages.join(", "))]
+    Install {
+        /// The packages.
+        packages: Vec<String>,
+        /// What to type.
+        command: String,
+        /// What went wrong.
+        source: CommandError,
+    },
+    /// The packages were installed, and still a program is not there.
+    #[error("`{program}` is missing although `{package}` is installed")]
+    NotThere {
+        /// The program.
+        program: &'static str,
+        /// The package that should have brought it.
+        package: &'static str,
+    },
+}
+
+/// Sees to it that all needs are met; returns the packages that were installed for that.
+pub fn provide(needs: &[Need]) -> Result<Vec<String>, HostError> {
+    let absent = missing(needs);
+    if absent.is_empty() {
+        return Ok(Vec::new());
+    }
+    let mut packages: Vec<String> = absent.iter().map(|need| need.package.to_owned()).collect();
+    packages.sort();
+    packages.dedup();
+    if !is_root() || find("apt-get").is_none() {
+        let programs = absent.iter().map(|need| format!("`{}`", need.program)).collect();
+        return Err(HostError::Missing { programs, command: apt::command(&packages) });
+    }
+    Apt::of_host().install(&packages)?;
+    match missing(needs).first() {
+        None => Ok(packages),
+        Some(&Need { program, package }) => Err(HostError::NotThere { program, package }),
+    }
+}
+
+/// Tells a test whether its needs are met.
+///
+/// If not, the test is to return: this has said that it is skipped and why. In CI (`CI` is set and not empty)
+/// nothing may be skipped, and this panics.
+pub fn provided(what: &str, needs: &[Need]) -> bool {
+    let absent: Vec<_> = missing(needs).iter().map(|need| need.program).collect();
+    if absent.is_empty() {
+        return true;
+    }
+    skip(&format!("{what} needs {}", absent.join(", ")));
+    false
+}
+
+/// Says that a test is skipped, and why; panics in CI, where nothing may be skipped.
+pub fn skip(reason: &str) {
+    let ci = std::env::var_os("CI").is_some_and(|value| !value.is_empty());
+    assert!(!ci, "a test would be skipped in CI: {reason}");
+    #[expect(clippy::print_stderr, reason = "the test runner shows it beside the test")]
+    {
+        eprintln!("SKIPPED: {reason}");
+    }
+}
+
+/// Whether this process may do what only root may.
+pub fn is_root() -> bool {
+    rustix::process::geteuid().is_root()
+}
+
+/// Where a program is: on the search path, or where system programs are on any path.
+pub fn find(program: &str) -> Option<PathBuf> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path)
+        .chain(["/usr/local/sbin", "/usr/sbin", "/sbin", "/usr/bin", "/bin"].map(PathBuf::from))
+        .map(|directory| directory.join(program))
+        .find(|candidate| is_program(candidate))
+}
+
+fn is_program(path: &Path) -> bool {
+    use std::os::unix::fs::PermissionsExt;
+    path.metadata().is_ok_and(|metadata| metadata.is_file() && metadata.permissions().mode() & 0o111 != 0)
+}
+
+fn missing(needs: &[Need]) -> Vec<Need> {
+    needs.iter().filter(|need| find(need.program).is_none()).copied().collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn needs_are_sorted_and_each_is_listed_once() {
+        for needs in [DEMO, TESTS, BENCH] {
+            assert!(needs.is_sorted_by(|a, b| a.program < b.program || a.package < b.package), "{needs:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_there_is_not_installed() {
+        assert_eq!(provide(&[Need::new("sh", "kiln-no-such-package")]).expect("sh is there"), [""; 0]);
+    }
+}
