@@ -1,0 +1,104 @@
+//! Opening and reading directories by descriptor.
+
+use std::ffi::{CStr, CString, OsStr};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, RawDir, ResolveFlags};
+use rustix::io::Errno;
+
+use super::TreeError;
+
+/// Directories are read in pieces of this many bytes: some 700 names for each system call.
+const READ_SIZE: usize = 32 * 1024;
+
+/// The longest path that is handed to the kernel in one piece, with room to spare below `PATH_MAX`.
+const PIECE: usize = 2048;
+
+/// One name in a directory.
+#[derive(Debug)]
+pub(super) struct Entry {
+    pub(super) name: CString,
+    pub(super) kind: FileType,
+    inode: u64,
+}
+
+impl Entry {
+    pub(super) fn path_below(&self, directory: &Path) -> PathBuf {
+        directory.join(OsStr::from_bytes(self.name.to_bytes()))
+    }
+}
+
+/// Opens a directory that is the root of a tree; only the last component is not followed.
+pub(super) fn open_root(path: &Path) -> Result<OwnedFd, TreeError> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let opened = match rustix::fs::openat(CWD, path, flags | OFlags::NOATIME, Mode::empty()) {
+        Err(Errno::PERM) => rustix::fs::openat(CWD, path, flags, Mode::empty()),
+        other => other,
+    };
+    opened.map_err(TreeError::io("open directory", path))
+}
+
+/// Opens a directory by its name in another one, following no link and crossing no mount point (`EXDEV`).
+pub(super) fn open_directory(parent: impl AsFd, name: &CStr) -> Result<OwnedFd, Errno> {
+    // Reading someone's tree is no use of it: access times stay, where that is permitted.
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let resolve = ResolveFlags::NO_XDEV | ResolveFlags::NO_SYMLINKS | ResolveFlags::BENEATH;
+    match rustix::fs::openat2(&parent, name, flags | OFlags::NOATIME, Mode::empty(), resolve) {
+        Err(Errno::PERM) => rustix::fs::openat2(&parent, name, flags, Mode::empty(), resolve),
+        other => other,
+    }
+}
+
+/// Opens a directory below a root by a path of any length, following no link.
+pub(super) fn open_beneath(root: &OwnedFd, path: &Path) -> Result<OwnedFd, Errno> {
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let resolve = ResolveFlags::NO_SYMLINKS | ResolveFlags::BENEATH | ResolveFlags::NO_XDEV;
+    let open = |at: BorrowedFd<'_>, piece: &Path| {
+        let piece = if piece.as_os_str().is_empty() { Path::new(".") } else { piece };
+        rustix::fs::openat2(at, piece, flags, Mode::empty(), resolve)
+    };
+    let mut current: Option<OwnedFd> = None;
+    let mut piece = PathBuf::new();
+    for component in path {
+        if piece.as_os_str().len() + component.len() > PIECE {
+            let next = open(current.as_ref().unwrap_or(root).as_fd(), &piece)?;
+            current = Some(next);
+            piece.clear();
+        }
+        piece.push(component);
+    }
+    open(current.as_ref().unwrap_or(root).as_fd(), &piece)
+}
+
+/// Reads a directory completely, in the order of inode numbers, which is about the order on disk.
+pub(super) fn read_directory(directory: &OwnedFd) -> Result<Vec<Entry>, Errno> {
+    let mut entries = Vec::new();
+    let mut buffer = vec![MaybeUninit::uninit(); READ_SIZE];
+    let mut reader = RawDir::new(directory, &mut buffer);
+    while let Some(entry) = reader.next() {
+        let entry = entry?;
+        let name = entry.file_name();
+        if name == c"." || name == c".." {
+            continue;
+        }
+        let mut kind = entry.file_type();
+        if kind == FileType::Unknown {
+            let stat = rustix::fs::statat(directory, name, AtFlags::SYMLINK_NOFOLLOW)?;
+            kind = FileType::from_raw_mode(stat.st_mode);
+        }
+        entries.push(Entry { name: name.to_owned(), kind, inode: entry.ino() });
+    }
+    entries.sort_unstable_by_key(|entry| entry.inode);
+    Ok(entries)
+}
+
+/// A path that reaches a name in an open directory, for system calls that take no descriptor.
+pub(super) fn proc_path(directory: &OwnedFd, name: &CStr) -> CString {
+    let mut path = format!("/proc/self/fd/{}/", directory.as_raw_fd()).into_bytes();
+    path.extend_from_slice(name.to_bytes());
+    // Neither part can hold a NUL byte; an empty path would fail to be found, loudly.
+    CString::new(path).unwrap_or_default()
+}

@@ -1,0 +1,4 @@
+//! What the store promises, tried on real file systems.
+
+mod common;
+mod tree;
