@@ -1,4 +1,13 @@
-//! Native sources.
+//! Sources: each fetches content into the cache, on the host.
+
+use kiln_api::source::Source;
+
+mod content;
+mod curl;
+mod inline;
+
+/// The content type of plain files.
+const FILES: &str = "org.osbuild.files";
 
 /// All native sources, sorted by name.
-pub(crate) const SOURCES: &[&dyn kiln_api::source::Source] = &[];
+pub(crate) const SOURCES: &[&dyn Source] = &[&curl::Curl, &inline::Inline];

@@ -1,0 +1,191 @@
+//! The cache directory of one content type, as sources fill it.
+//!
+//! ```text
+//! sources/org.osbuild.files/sha256:…                verified content, mode 644, never changed again
+//! sources/org.osbuild.files/.unverified-kiln-…/     content on its way, of one running download
+//! ```
+//!
+//! Content appears under its name by a rename and only after its checksum was found right. Several programs
+//! may fill one directory: whoever renames later replaces a file by one with the same bytes. The directory
+//! of a running download is locked (`flock`); one that is not locked was left by a process that died, and is
+//! removed by the next download.
+
+use std::fs::{self, File, Permissions, TryLockError};
+use std::io;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use kiln_api::ModuleError;
+
+use crate::checksum::Checksum;
+
+const PREFIX: &str = ".unverified-kiln-";
+
+/// Whether verified content is in the cache.
+///
+/// A file without bytes where there should be some does not count: a crash of the machine may leave that
+/// behind on file systems that allocate late.
+pub(super) fn is_cached(directory: &Path, checksum: &Checksum, size: Option<u64>) -> bool {
+    match fs::metadata(directory.join(checksum.as_str())) {
+        Ok(metadata) if metadata.is_file() => match size {
+            Some(size) => metadata.len() == size,
+            None => metadata.len() > 0 || checksum.is_of_nothing(),
+        },
+        _ => false,
+    }
+}
+
+/// A directory for content on its way; removed when dropped.
+pub(super) struct Workspace {
+    directory: PathBuf,
+    /// Holds the lock.
+    _lock: File,
+}
+
+impl Workspace {
+    /// Makes the directory of the content type if need be, and a workspace in it.
+    pub(super) fn create(directory: &Path) -> Result<Self, ModuleError> {
+        fs::create_dir_all(directory).map_err(ModuleError::io("create directory", directory))?;
+        remove_stale(directory);
+        loop {
+            let path = tempfile::Builder::new()
+                .prefix(PREFIX)
+                .tempdir_in(directory)
+                .map_err(ModuleError::io("create directory in", directory))?
+                .keep();
+            // Another process may take the directory for a stale one before the lock is held.
+            let Ok(lock) = File::open(&path) else { continue };
+            if lock.try_lock().is_err() || lock.metadata().is_ok_and(|metadata| metadata.nlink() == 0) {
+                continue;
+            }
+            return Ok(Self { directory: path, _lock: lock });
+        }
+    }
+
+    /// Makes an empty file for content that is still to be verified.
+    pub(super) fn file(&self, checksum: &Checksum) -> Result<Unverified, ModuleError> {
+        let path = self.directory.join(checksum.as_str());
+        let file = File::create(&path).map_err(ModuleError::io("create", &path))?;
+        Ok(Unverified { file, path, name: checksum.as_str().to_owned(), renamed: false })
+    }
+}
+
+impl Drop for Workspace {
+    fn drop(&mut self) {
+        // Best effort: what stays is unlocked from now on, and the next download removes it.
+        let _ = fs::remove_dir_all(&self.directory);
+    }
+}
+
+/// A file whose content is still to be verified; removed when dropped.
+pub(super) struct Unverified {
+    /// The file, to be written to.
+    pub(super) file: File,
+    path: PathBuf,
+    name: String,
+    renamed: bool,
+}
+
+impl Unverified {
+    /// Where the file is for now, for messages.
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Moves the content to its place: it was found to be right.
+    pub(super) fn commit(mut self) -> Result<(), ModuleError> {
+        // The mode is set, not asked for: the umask of whoever runs this must not decide who can read.
+        self.file
+            .set_permissions(Permissions::from_mode(0o644))
+            .map_err(ModuleError::io("set the mode of", &self.path))?;
+        let target = self.path.parent().and_then(Path::parent).unwrap_or(Path::new("")).join(&self.name);
+        fs::rename(&self.path, &target).map_err(ModuleError::io("move content to", &target))?;
+        self.renamed = true;
+        Ok(())
+    }
+}
+
+impl Drop for Unverified {
+    fn drop(&mut self) {
+        if !self.renamed {
+            // Best effort: the workspace goes as a whole.
+            let _ = fs::remove_file(&self.path);
+        }
+    }
+}
+
+/// Removes what dead processes left. Best effort: it harms nobody, and the next download tries again.
+fn remove_stale(directory: &Path) {
+    for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
+        if !entry.file_name().to_string_lossy().starts_with(PREFIX) {
+            continue;
+        }
+        let path = entry.path();
+        if let Ok(lock) = File::open(&path)
+            && let Ok(()) = lock.try_lock().map_err(|error| match error {
+                TryLockError::Error(error) => error,
+                TryLockError::WouldBlock => io::ErrorKind::WouldBlock.into(),
+            })
+        {
+            let _ = fs::remove_dir_all(&path);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use super::*;
+
+    const ABC: &str = "md5:900150983cd24fb0d6963f7d28e17f72";
+
+    fn names(directory: &Path) -> Vec<String> {
+        let entries = fs::read_dir(directory).expect("readable");
+        entries.map(|entry| entry.expect("entry").file_name().to_string_lossy().into_owned()).collect()
+    }
+
+    #[test]
+    fn content_appears_under_its_name_and_nothing_else_stays() {
+        let cache = tempfile::tempdir().expect("tempdir");
+        let checksum = Checksum::parse(ABC).expect("checksum");
+        let workspace = Workspace::create(cache.path()).expect("workspace");
+        let mut file = workspace.file(&checksum).expect("file");
+        file.file.write_all(b"abc").expect("write");
+        assert!(!is_cached(cache.path(), &checksum, None));
+        file.commit().expect("commit");
+        drop(workspace.file(&checksum).expect("a file that is given up"));
+        drop(workspace);
+        assert_eq!(names(cache.path()), [ABC]);
+        assert!(is_cached(cache.path(), &checksum, None));
+        assert!(is_cached(cache.path(), &checksum, Some(3)));
+        assert!(!is_cached(cache.path(), &checksum, Some(4)));
+        let mode = fs::metadata(cache.path().join(ABC)).expect("metadata").permissions().mode();
+        assert_eq!(mode & 0o7777, 0o644);
+    }
+
+    #[test]
+    fn an_empty_file_counts_only_if_it_should_be_empty() {
+        let cache = tempfile::tempdir().expect("tempdir");
+        let empty = "md5:d41d8cd98f00b204e9800998ecf8427e";
+        for (name, expected) in [(ABC, false), (empty, true)] {
+            fs::write(cache.path().join(name), "").expect("write");
+            let checksum = Checksum::parse(name).expect("checksum");
+            assert_eq!(is_cached(cache.path(), &checksum, None), expected, "{name}");
+        }
+    }
+
+    #[test]
+    fn only_what_nobody_uses_is_stale() {
+        let cache = tempfile::tempdir().expect("tempdir");
+        let dead = cache.path().join(format!("{PREFIX}dead"));
+        let foreign = cache.path().join(".unverified-someone-else");
+        fs::create_dir(&dead).expect("mkdir");
+        fs::write(dead.join("part"), "x").expect("write");
+        fs::create_dir(&foreign).expect("mkdir");
+        let running = Workspace::create(cache.path()).expect("workspace");
+        let second = Workspace::create(cache.path()).expect("workspace");
+        assert!(!dead.exists());
+        assert!(foreign.exists() && running.directory.exists() && second.directory.exists());
+    }
+}

@@ -1,0 +1,1 @@
+//! Downloads from loopback servers that behave and misbehave.
