@@ -3,6 +3,7 @@
 
 use kiln_api::module::Modules;
 
+mod checksum;
 mod devices;
 mod inputs;
 mod mounts;
@@ -10,7 +11,10 @@ mod runners;
 #[cfg(test)]
 mod schema_agreement;
 mod sources;
+#[cfg(test)]
+mod stage_fixture;
 mod stages;
+mod support;
 
 /// Everything that is native.
 pub const MODULES: Modules = Modules {

@@ -2,10 +2,20 @@
 
 use kiln_api::stage::StageModule;
 
+mod copy;
+mod error;
+mod ln;
+mod mkdir;
 mod noop;
 
 /// All native stages, sorted by name.
-pub(crate) const STAGES: &[StageModule] = &[StageModule::of::<noop::Noop>()];
+pub(crate) const STAGES: &[StageModule] = &[
+    StageModule::of::<copy::Copy>(),
+    StageModule::of::<error::Fail>(),
+    StageModule::of::<ln::Ln>(),
+    StageModule::of::<mkdir::Mkdir>(),
+    StageModule::of::<noop::Noop>(),
+];
 
 #[cfg(test)]
 mod tests {
