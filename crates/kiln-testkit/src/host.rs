@@ -12,10 +12,10 @@ use kiln_sys::command::CommandError;
 
 pub use apt::Apt;
 
-/// A program that is needed, and the package that brings it.
+/// A program (or a file, by its absolute path) that is needed, and the package that brings it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Need {
-    /// The program's name.
+    /// The program's name, or the absolute path of a file.
     pub program: &'static str,
     /// The name of the Debian package.
     pub package: &'static str,
@@ -37,6 +37,7 @@ pub const DEMO: &[Need] = &[QEMU];
 
 /// What the tests of the workspace need, by program.
 pub const TESTS: &[Need] = &[
+    Need::new("/usr/lib/grub/i386-pc/boot.img", "grub-pc-bin"),
     Need::new("bzip2", "bzip2"),
     Need::new("dpkg-deb", "dpkg"),
     Need::new("grub-mkimage", "grub-common"),
@@ -150,6 +151,10 @@ pub fn is_root() -> bool {
 
 /// Where a program is: on the search path, or where system programs are on any path.
 pub fn find(program: &str) -> Option<PathBuf> {
+    let file = Path::new(program);
+    if file.is_absolute() {
+        return file.exists().then(|| file.to_owned());
+    }
     let path = std::env::var_os("PATH").unwrap_or_default();
     std::env::split_paths(&path)
         .chain(["/usr/local/sbin", "/usr/sbin", "/sbin", "/usr/bin", "/bin"].map(PathBuf::from))

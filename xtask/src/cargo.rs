@@ -1,0 +1,92 @@
+//! Cargo, and where things are.
+
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use kiln_sys::command::describe;
+use serde_json::Value;
+
+use crate::error::Error;
+
+/// The directory of the workspace.
+pub(crate) fn root() -> &'static Path {
+    // The verbs are compiled where they are used.
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap_or(Path::new("."))
+}
+
+/// Cargo, in the workspace; the one that runs this program if there is one.
+pub(crate) fn cargo(arguments: &[&str]) -> Command {
+    let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    command.args(arguments).current_dir(root());
+    command
+}
+
+/// Runs a command that speaks for itself.
+pub(crate) fn step(name: &str, command: &mut Command) -> Result<(), Error> {
+    let status = command.status().map_err(|error| failed(name, command, error.to_string()))?;
+    if status.success() { Ok(()) } else { Err(failed(name, command, describe(status))) }
+}
+
+/// The error of a step.
+pub(crate) fn failed(step: &str, command: &Command, status: String) -> Error {
+    let program = Path::new(command.get_program()).file_name().unwrap_or_default();
+    let words: Vec<_> =
+        std::iter::once(program).chain(command.get_args()).map(|word| word.to_string_lossy()).collect();
+    Error::Step { step: step.to_owned(), command: words.join(" "), status }
+}
+
+/// Builds the program in release mode and says where it is.
+pub(crate) fn build_kiln() -> Result<PathBuf, Error> {
+    let mut command =
+        cargo(&["build", "--release", "--package", "kiln", "--message-format", "json-render-diagnostics"]);
+    command.stdout(Stdio::piped());
+    let step = "building `kiln`";
+    let mut child = command.spawn().map_err(|error| failed(step, &command, error.to_string()))?;
+    let mut executable = None;
+    if let Some(stdout) = child.stdout.take() {
+        for line in BufReader::new(stdout).lines().map_while(Result::ok) {
+            executable = executable_of(&line, "kiln").or(executable);
+        }
+    }
+    let status = child.wait().map_err(|error| failed(step, &command, error.to_string()))?;
+    if !status.success() {
+        return Err(failed(step, &command, describe(status)));
+    }
+    executable.ok_or_else(|| Error::Missing("cargo built no program `kiln`".to_owned()))
+}
+
+/// The path of a program in one of cargo's messages.
+fn executable_of(message: &str, name: &str) -> Option<PathBuf> {
+    let message: Value = serde_json::from_str(message).ok()?;
+    let target = &message["target"];
+    let is_program = target["kind"].as_array()?.iter().any(|kind| kind == "bin");
+    (is_program && target["name"] == name).then(|| message["executable"].as_str().map(PathBuf::from))?
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_program_is_found_among_cargo_s_messages() {
+        for (message, found) in [
+            (
+                r#"{"reason":"compiler-artifact","target":{"kind":["bin"],"name":"kiln"},"executable":"/t/kiln"}"#,
+                true,
+            ),
+            (
+                r#"{"reason":"compiler-artifact","target":{"kind":["lib"],"name":"kiln"},"executable":null}"#,
+                false,
+            ),
+            (
+                r#"{"reason":"compiler-artifact","target":{"kind":["bin"],"name":"other"},"executable":"/t/o"}"#,
+                false,
+            ),
+            (r#"{"reason":"build-finished","success":true}"#, false),
+            ("not JSON", false),
+        ] {
+            assert_eq!(executable_of(message, "kiln"), found.then(|| PathBuf::from("/t/kiln")), "{message}");
+        }
+    }
+}
