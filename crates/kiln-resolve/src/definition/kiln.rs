@@ -1,0 +1,153 @@
+//! The table `[kiln]`: what blueprints have no words for.
+
+use super::blueprint::Customizations;
+use super::node::Placed;
+use super::report::Report;
+use super::size;
+use super::table::{Table, list};
+use crate::near::near;
+
+/// What is made of an image.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Output {
+    /// A disk image as it is on a disk.
+    Raw,
+    /// A compressed disk image for QEMU.
+    Qcow2,
+    /// An archive of the root tree.
+    Tar,
+}
+
+impl Output {
+    const ALL: [(&str, Self); 3] = [("raw", Self::Raw), ("qcow2", Self::Qcow2), ("tar", Self::Tar)];
+
+    /// The word for it in `outputs`; also the ending of its file name.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Raw => "raw",
+            Self::Qcow2 => "qcow2",
+            Self::Tar => "tar",
+        }
+    }
+
+    /// Whether it is a disk image, which has a boot loader and a kernel.
+    pub fn is_disk(self) -> bool {
+        self != Self::Tar
+    }
+}
+
+/// The type of a root file system.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FileSystem {
+    /// ext4, the default.
+    Ext4,
+    /// XFS.
+    Xfs,
+    /// Btrfs, the root tree in its top level.
+    Btrfs,
+}
+
+impl FileSystem {
+    const ALL: [(&str, Self); 3] = [("ext4", Self::Ext4), ("xfs", Self::Xfs), ("btrfs", Self::Btrfs)];
+
+    /// The name that the kernel and `mkfs` have for it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Ext4 => "ext4",
+            Self::Xfs => "xfs",
+            Self::Btrfs => "btrfs",
+        }
+    }
+}
+
+/// The settings of the table.
+#[derive(Clone, Debug)]
+pub(crate) struct Settings {
+    pub(crate) outputs: Vec<Output>,
+    pub(crate) source_epoch: Option<u64>,
+    pub(crate) disk_size: Option<Placed<u64>>,
+    pub(crate) root: FileSystem,
+    pub(crate) recommends: bool,
+    pub(crate) repositories: Vec<Placed<String>>,
+}
+
+/// Reads the table; the blueprint's own words for disk size and root file system count too.
+pub(super) fn read(
+    table: Option<Table<'_>>,
+    customizations: &Customizations,
+    report: &mut Report,
+) -> Option<Settings> {
+    let mut settings = Settings {
+        outputs: vec![Output::Raw],
+        source_epoch: None,
+        disk_size: customizations.disk_size.clone(),
+        root: FileSystem::Ext4,
+        recommends: false,
+        repositories: Vec::new(),
+    };
+    let mut root = customizations.root_type.clone();
+    if let Some(mut table) = table {
+        if let Some(outputs) = outputs(&mut table, report) {
+            settings.outputs = outputs;
+        }
+        settings.source_epoch = table.number("source-epoch", report).map(|epoch| epoch.value);
+        let size = size::size(&mut table, "disk-size", report);
+        settings.disk_size = once("disk-size", "disk.minsize", settings.disk_size, size, report);
+        let here = table.string("root-filesystem", report);
+        root = once("root-filesystem", "disk.partitions.fs_type", root, here, report);
+        settings.recommends = table.boolean("recommends", report).unwrap_or_default();
+        settings.repositories = table.strings("repositories", report);
+        for repository in &settings.repositories {
+            super::rules::repository(repository, report);
+        }
+        table.finish(&[], report);
+    }
+    if let Some(name) = root {
+        settings.root = choice(&name, "file system", &FileSystem::ALL, report)?;
+    }
+    Some(settings)
+}
+
+fn outputs(table: &mut Table<'_>, report: &mut Report) -> Option<Vec<Output>> {
+    let there = table.any("outputs")?;
+    let mut outputs: Vec<Output> = table
+        .strings("outputs", report)
+        .iter()
+        .filter_map(|name| choice(name, "output", &Output::ALL, report))
+        .collect();
+    if matches!(&there.value, super::node::Data::Array(items) if items.is_empty()) {
+        let hint = format!("name some of {}", list(&Output::ALL.map(|(name, _)| name)));
+        report.add(there.span.clone(), "`kiln.outputs` is empty", Some(hint));
+    }
+    outputs.sort_unstable();
+    outputs.dedup();
+    Some(outputs)
+}
+
+fn choice<T: Copy>(name: &Placed<String>, what: &str, all: &[(&str, T)], report: &mut Report) -> Option<T> {
+    let found = all.iter().find(|(known, _)| *known == name.value);
+    if found.is_none() {
+        let names: Vec<&str> = all.iter().map(|(name, _)| *name).collect();
+        let hint = match near(&name.value, names.iter().copied()).first() {
+            Some(near) => format!("did you mean `{near}`?"),
+            None => format!("there are {}", list(&names)),
+        };
+        report.add(name.span.clone(), format!("unknown {what} `{}`", name.value), Some(hint));
+    }
+    found.map(|(_, value)| *value)
+}
+
+/// One of two places that say the same; both is a contradiction waiting to happen.
+fn once<T>(
+    here: &str,
+    there: &str,
+    blueprint: Option<Placed<T>>,
+    own: Option<Placed<T>>,
+    report: &mut Report,
+) -> Option<Placed<T>> {
+    if let (Some(_), Some(own)) = (&blueprint, &own) {
+        let message = format!("`kiln.{here}` repeats `customizations.{there}`");
+        report.add(own.span.clone(), message, Some("keep one of the two".to_owned()));
+    }
+    own.or(blueprint)
+}

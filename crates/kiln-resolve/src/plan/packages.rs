@@ -1,0 +1,93 @@
+//! Which packages an image and its build root have, beyond those that the definition lists.
+//!
+//! An image has the distribution's essential packages and `apt`, what its customizations need, and, on a disk, a
+//! kernel, an init system and the tools of its file system. Recommended packages are not installed unless asked for.
+
+use serde_json::{Value, json};
+
+use super::sources::Sources;
+use crate::apt::Record;
+use crate::definition::{Definition, FileSystem, Output};
+
+/// The solver's pattern for the packages that the distribution cannot do without.
+const ESSENTIAL: &str = "?essential";
+
+/// The kernel of an image that names none: small, for virtual machines.
+#[cfg(target_arch = "aarch64")]
+const KERNEL: &str = "linux-image-cloud-arm64";
+#[cfg(not(target_arch = "aarch64"))]
+const KERNEL: &str = "linux-image-cloud-amd64";
+
+/// What the solver is asked for to make the image's tree.
+pub(crate) fn image_packages(definition: &Definition) -> Vec<String> {
+    let customizations = &definition.customizations;
+    let mut packages: Vec<String> = [ESSENTIAL, "apt"].map(str::to_owned).into();
+    let mut need = |name: &str| packages.push(name.to_owned());
+    let disk = definition.outputs().iter().any(|output| output.is_disk());
+    if disk {
+        need(customizations.kernel.as_ref().map_or(KERNEL, |kernel| &kernel.value));
+        need("initramfs-tools");
+        need("systemd-sysv");
+        need("udev");
+        need(tools(definition.kiln.root));
+    } else if let Some(kernel) = &customizations.kernel {
+        need(&kernel.value);
+    }
+    if !customizations.users.is_empty() || !customizations.groups.is_empty() {
+        need("passwd");
+    }
+    if customizations.timezone.is_some() {
+        need("tzdata");
+    }
+    if [&customizations.enabled, &customizations.disabled, &customizations.masked]
+        .iter()
+        .any(|l| !l.is_empty())
+    {
+        need("systemd");
+    }
+    packages.extend(definition.packages.iter().map(|package| match &package.value.version {
+        Some(version) => format!("{}={version}", package.value.name),
+        None => package.value.name.clone(),
+    }));
+    packages
+}
+
+/// What the solver is asked for to make the build root.
+pub(crate) fn build_packages(definition: &Definition) -> Vec<String> {
+    // systemd: units are enabled, and users of the tree's own kind made, by its programs.
+    let mut packages = vec![ESSENTIAL, "passwd", "systemd"];
+    let outputs = definition.outputs();
+    if outputs.iter().any(|output| output.is_disk()) {
+        packages.extend(["fdisk", "grub-common", "grub-pc-bin", tools(definition.kiln.root)]);
+    }
+    if outputs.contains(&Output::Qcow2) {
+        packages.push("qemu-utils");
+    }
+    packages.into_iter().map(str::to_owned).collect()
+}
+
+/// The package with a file system's tools.
+fn tools(root: FileSystem) -> &'static str {
+    match root {
+        FileSystem::Ext4 => "e2fsprogs",
+        FileSystem::Xfs => "xfsprogs",
+        FileSystem::Btrfs => "btrfs-progs",
+    }
+}
+
+/// The stage that installs packages into an empty tree.
+pub(super) fn install(records: &[Record], sources: &mut Sources) -> Value {
+    let mut references: Vec<String> = records.iter().map(|record| sources.package(record)).collect();
+    references.sort_unstable();
+    references.dedup();
+    json!({
+        "type": "org.kiln.deb",
+        "inputs": {
+            "packages": {
+                "type": "org.osbuild.files",
+                "origin": "org.osbuild.source",
+                "references": references,
+            },
+        },
+    })
+}

@@ -1,0 +1,86 @@
+//! The image's tree: its packages, then the customizations in an order in which each finds what it needs.
+
+use serde_json::{Map, Value, json};
+
+use super::sources::Sources;
+use super::{files, ids, packages, stage, tree_of, users};
+use crate::ResolveError;
+use crate::apt::Record;
+use crate::definition::{Definition, FileSystem};
+
+pub(super) fn stages(
+    definition: &Definition,
+    image: &[Record],
+    sources: &mut Sources,
+) -> Result<Vec<Value>, ResolveError> {
+    let customizations = &definition.customizations;
+    let disk = definition.outputs().iter().any(|output| output.is_disk());
+    let mut stages = vec![packages::install(image, sources)];
+    if let Some(hostname) = &customizations.hostname {
+        stages.push(stage("org.osbuild.hostname", json!({ "hostname": hostname })));
+    }
+    if let Some(language) = &customizations.language {
+        stages.push(stage("org.osbuild.locale", json!({ "language": language.value })));
+    }
+    if let Some(zone) = &customizations.timezone {
+        stages.push(stage("org.osbuild.timezone", json!({ "zone": zone })));
+    }
+    stages.extend(users::stages(definition)?);
+    if disk {
+        // The boot loader loads the rest of itself from the image.
+        stages.push(json!({
+            "type": "org.osbuild.mkdir",
+            "options": { "paths": [{ "path": "/boot/grub", "parents": true, "exist_ok": true }] },
+        }));
+        stages.push(json!({
+            "type": "org.osbuild.copy",
+            "inputs": { "build": tree_of("build") },
+            "options": {
+                "paths": [{ "from": "input://build/usr/lib/grub/i386-pc", "to": "tree:///boot/grub/" }],
+            },
+        }));
+    }
+    stages.extend(files::stages(definition, disk, sources));
+    if disk {
+        let root = ids::root(definition);
+        // The checkers of the other two are no-ops by design.
+        let pass = if definition.kiln.root == FileSystem::Ext4 { 1 } else { 0 };
+        let kind = definition.kiln.root.name();
+        stages.push(stage(
+            "org.osbuild.fstab",
+            json!({
+                "filesystems": [
+                    { "uuid": root, "path": "/", "vfs_type": kind, "options": "defaults", "passno": pass },
+                ],
+            }),
+        ));
+        stages.push(stage(
+            "org.osbuild.kernel-cmdline",
+            json!({ "root_fs_uuid": root, "kernel_opts": files::kernel_options(definition) }),
+        ));
+        // Empty, not "uninitialized": on a first boot systemd would undo which units are enabled.
+        stages.push(stage("org.osbuild.machine-id", json!({ "first-boot": "no" })));
+    }
+    stages.extend(services(definition));
+    Ok(stages)
+}
+
+fn services(definition: &Definition) -> Option<Value> {
+    let customizations = &definition.customizations;
+    let mut enabled = customizations.enabled.clone();
+    if files::has_ssh(definition) && !enabled.iter().any(|unit| unit == files::SSH_KEYS_UNIT) {
+        enabled.push(files::SSH_KEYS_UNIT.to_owned());
+    }
+    let mut options = Map::new();
+    let lists = [
+        ("enabled_services", &enabled),
+        ("disabled_services", &customizations.disabled),
+        ("masked_services", &customizations.masked),
+    ];
+    for (name, units) in lists {
+        if !units.is_empty() {
+            options.insert(name.to_owned(), json!(units));
+        }
+    }
+    (!options.is_empty()).then(|| stage("org.osbuild.systemd", Value::Object(options)))
+}
