@@ -2,20 +2,81 @@
 
 use kiln_api::stage::StageModule;
 
+mod chmod;
+mod chown;
 mod copy;
+mod deb;
 mod error;
+mod fstab;
+mod groups;
+mod grub2_inst;
+mod gzip;
+mod hostname;
+mod kernel_cmdline;
 mod ln;
+mod locale;
+mod machine_id;
 mod mkdir;
+mod mkfs_btrfs;
+mod mkfs_ext4;
+mod mkfs_fat;
+mod mkfs_xfs;
+mod mkswap;
 mod noop;
+mod qemu;
+mod sfdisk;
+mod systemd;
+mod tar;
+mod timezone;
+mod truncate;
+mod users;
+mod xz;
+mod zstd;
 
 /// All native stages, sorted by name.
 pub(crate) const STAGES: &[StageModule] = &[
+    StageModule::of::<chmod::Chmod>(),
+    StageModule::of::<chown::Chown>(),
     StageModule::of::<copy::Copy>(),
+    StageModule::of::<deb::InstallDebs>(),
     StageModule::of::<error::Fail>(),
+    StageModule::of::<fstab::Fstab>(),
+    StageModule::of::<groups::Groups>(),
+    StageModule::of::<grub2_inst::Grub2Inst>(),
+    StageModule::of::<gzip::Gzip>(),
+    StageModule::of::<hostname::Hostname>(),
+    StageModule::of::<kernel_cmdline::KernelCmdline>(),
     StageModule::of::<ln::Ln>(),
+    StageModule::of::<locale::Locale>(),
+    StageModule::of::<machine_id::MachineId>(),
     StageModule::of::<mkdir::Mkdir>(),
+    StageModule::of::<mkfs_btrfs::MkfsBtrfs>(),
+    StageModule::of::<mkfs_ext4::MkfsExt4>(),
+    StageModule::of::<mkfs_fat::MkfsFat>(),
+    StageModule::of::<mkfs_xfs::MkfsXfs>(),
+    StageModule::of::<mkswap::Mkswap>(),
     StageModule::of::<noop::Noop>(),
+    StageModule::of::<qemu::Qemu>(),
+    StageModule::of::<sfdisk::Sfdisk>(),
+    StageModule::of::<systemd::Systemd>(),
+    StageModule::of::<tar::Tar>(),
+    StageModule::of::<timezone::Timezone>(),
+    StageModule::of::<truncate::Truncate>(),
+    StageModule::of::<users::Users>(),
+    StageModule::of::<xz::Xz>(),
+    StageModule::of::<zstd::Zstd>(),
 ];
+
+/// Stages that tests of devices and mounts use.
+#[cfg(test)]
+pub(crate) mod testing {
+    pub(crate) use super::mkfs_btrfs::MkfsBtrfs;
+    pub(crate) use super::mkfs_ext4::MkfsExt4;
+    pub(crate) use super::mkfs_fat::MkfsFat;
+    pub(crate) use super::mkfs_xfs::MkfsXfs;
+    pub(crate) use super::mkswap::Mkswap;
+    pub(crate) use super::sfdisk::Sfdisk;
+}
 
 #[cfg(test)]
 mod tests {

@@ -1,4 +1,9 @@
-//! What several modules need: numbers as the manifests write them, paths that stay below a root.
+//! What several modules need: numbers as the manifests write them, paths that stay below a root, and the like.
 
+pub(crate) mod chroot;
+pub(crate) mod firstboot;
 pub(crate) mod number;
+pub(crate) mod ostree;
 pub(crate) mod root;
+pub(crate) mod single_file;
+pub(crate) mod tree_path;
