@@ -7,4 +7,6 @@
 //! Everything here is safe to kill at any point: what a name shows was complete before it got the name.
 //! Long operations look at a flag between steps and end with `Interrupted` once it is set.
 
+pub mod cache;
+pub mod object;
 pub mod tree;

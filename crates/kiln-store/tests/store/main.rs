@@ -1,4 +1,5 @@
 //! What the store promises, tried on real file systems.
 
 mod common;
+mod object;
 mod tree;

@@ -1,0 +1,150 @@
+//! Objects that are being made.
+
+use std::fs::{File, Permissions};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use serde_json::Value;
+
+use super::{
+    Home, INFO, META, Object, ObjectError, ObjectStore, Outcome, TREE, metadata_file, read_metadata,
+};
+use crate::cache::{Commit, Entry};
+use crate::tree;
+
+/// The mode of a new tree's root, whatever the umask.
+const ROOT_MODE: u32 = 0o755;
+
+/// An object that is being made. It vanishes unless it is finished.
+#[derive(Debug)]
+pub struct NewObject {
+    store: ObjectStore,
+    id: String,
+    entry: Entry,
+    source_epoch: Option<i64>,
+    created: i64,
+    tree: PathBuf,
+}
+
+impl NewObject {
+    pub(super) fn begin(
+        store: ObjectStore,
+        id: &str,
+        source_epoch: Option<i64>,
+    ) -> Result<Self, ObjectError> {
+        let entry = store.cache().stage()?;
+        let data = entry.data();
+        let tree = data.join(TREE);
+        for directory in [&tree, &data.join(META)] {
+            std::fs::create_dir(directory).map_err(ObjectError::io("create directory", directory))?;
+        }
+        std::fs::set_permissions(&tree, Permissions::from_mode(ROOT_MODE))
+            .map_err(ObjectError::io("set mode of", &tree))?;
+        let created = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_secs());
+        let created = i64::try_from(created).unwrap_or(i64::MAX);
+        let info = metadata_file(&data, INFO);
+        std::fs::write(&info, format!("{{\n  \"created\": {created}\n}}"))
+            .map_err(ObjectError::io("write", &info))?;
+        Ok(Self { store, id: id.to_owned(), entry, source_epoch, created, tree })
+    }
+
+    /// Its id.
+    pub fn id(&self) -> &str {
+        &self.id
+    }
+
+    /// The tree to fill.
+    pub fn tree(&self) -> &Path {
+        &self.tree
+    }
+
+    /// The time from which on modifications are its own, in seconds: its beginning or that of its base.
+    pub const fn created(&self) -> i64 {
+        self.created
+    }
+
+    /// Replaces the tree and the metadata by a clone of another object's.
+    pub fn init_from(&mut self, base: &Object) -> Result<(), ObjectError> {
+        self.entry.fill_from(&base.data(), self.store.interrupt())?;
+        let info = read_metadata(&self.entry.data(), INFO)?;
+        // Times that a stage of the base has set count from when the base was begun.
+        if let Some(created) = info.as_ref().and_then(|info| info.get("created")).and_then(Value::as_i64) {
+            self.created = created;
+        }
+        Ok(())
+    }
+
+    /// Makes the file that a stage reports its metadata to, and says where it is.
+    pub fn metadata_path(&self, stage_id: &str) -> Result<PathBuf, ObjectError> {
+        let path = metadata_file(&self.entry.data(), stage_id);
+        File::create(&path).map_err(ObjectError::io("create", &path))?;
+        Ok(path)
+    }
+
+    /// What the stage of an id has reported, if it did.
+    pub fn metadata(&self, stage_id: &str) -> Result<Option<Value>, ObjectError> {
+        read_metadata(&self.entry.data(), stage_id)
+    }
+
+    /// Offers a clone of what the object is now to the cache, under the id of its last stage.
+    pub fn checkpoint(&self, stage_id: &str) -> Result<Outcome, ObjectError> {
+        let cache = self.store.cache();
+        self.finalise()?;
+        if cache.load(stage_id)?.is_some() {
+            return Ok(Outcome::Exists);
+        }
+        let data = self.entry.data();
+        // Copying takes time, and whether the copy will be kept can be known before, mostly.
+        if let Some(refusal) = cache.refusal(tree::measure(&data, self.store.interrupt())?) {
+            return Ok(Outcome::Refused(refusal));
+        }
+        let copy = cache.store()?;
+        copy.fill_from(&data, self.store.interrupt())?;
+        Ok(match copy.commit(stage_id)? {
+            Commit::Kept(_) => Outcome::Kept,
+            Commit::Exists(_) => Outcome::Exists,
+            Commit::Refused(_, refusal) => Outcome::Refused(refusal),
+        })
+    }
+
+    /// Finishes the object, and offers it to the cache if it is to be kept. It is usable in any case.
+    pub fn finish(self, keep: bool) -> Result<(Arc<Object>, Outcome), ObjectError> {
+        self.finalise()?;
+        let Self { store, id, entry, .. } = self;
+        let (home, outcome) = if keep {
+            match entry.commit(&id)? {
+                Commit::Kept(guard) => (Home::Cache(guard), Outcome::Kept),
+                Commit::Refused(entry, refusal) => (Home::Staging(entry), Outcome::Refused(refusal)),
+                // The other one is as good, and one copy on disk is enough; unless it has just gone.
+                Commit::Exists(entry) => match store.cache().load(&id)? {
+                    Some(guard) => (Home::Cache(guard), Outcome::Exists),
+                    None => (Home::Staging(entry), Outcome::Exists),
+                },
+            }
+        } else {
+            (Home::Staging(entry), Outcome::NotAsked)
+        };
+        let object = Arc::new(Object::new(&id, home));
+        // Also one that the cache keeps: this run must not lose it to an eviction.
+        store.float(&object);
+        Ok((object, outcome))
+    }
+
+    /// Removes empty metadata and clamps times.
+    fn finalise(&self) -> Result<(), ObjectError> {
+        let meta = self.entry.data().join(META);
+        for found in std::fs::read_dir(&meta).map_err(ObjectError::io("read directory", &meta))? {
+            let found = found.map_err(ObjectError::io("read directory", &meta))?;
+            let path = found.path();
+            if found.metadata().map_err(ObjectError::io("read attributes of", &path))?.len() == 0 {
+                std::fs::remove_file(&path).map_err(ObjectError::io("remove", &path))?;
+            }
+        }
+        if let Some(epoch) = self.source_epoch {
+            tree::clamp(&self.tree, self.created, epoch, self.store.interrupt())?;
+        }
+        Ok(())
+    }
+}
