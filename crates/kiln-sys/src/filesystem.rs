@@ -83,7 +83,7 @@ pub enum MountError {
         kind: String,
     },
     /// The kernel refused an option.
-    #[error("{kind} refused the mount option `{option}`: {}", reason(.log, .source))]
+    #[error("{kind} refused the mount option `{option}`: {}", reason(.log, .error))]
     Option {
         /// The file system's name.
         kind: String,
@@ -92,10 +92,10 @@ pub enum MountError {
         /// What the kernel wrote, one message per line; may be empty.
         log: String,
         /// The system call's error.
-        source: io::Error,
+        error: io::Error,
     },
     /// The file system could not be set up from its device.
-    #[error("cannot mount `{source_path}` as {kind}{}: {}", with(.options), reason(.log, .source), source_path = .device.display())]
+    #[error("cannot mount `{device}` as {kind}{}: {}", with(.options), reason(.log, .error), device = .device.display())]
     Create {
         /// The file system's name.
         kind: String,
@@ -106,7 +106,7 @@ pub enum MountError {
         /// What the kernel wrote, one message per line; may be empty.
         log: String,
         /// The system call's error.
-        source: io::Error,
+        error: io::Error,
     },
     /// A system call on the mount point failed.
     #[error("cannot {action} `{path}`", path = .path.display())]
@@ -218,7 +218,7 @@ fn mount_by_context(plan: &MountPlan<'_>) -> Result<Answer, MountError> {
             kind: plan.kind.to_owned(),
             option: option.text(),
             log: read_log(context.as_fd()),
-            source: error.into(),
+            error: error.into(),
         })?;
     }
     match fsconfig_create(context.as_fd()) {
@@ -262,7 +262,7 @@ fn failed_to_create(plan: &MountPlan<'_>, log: String, error: Errno) -> MountErr
         device: plan.source.to_owned(),
         options,
         log,
-        source: error.into(),
+        error: error.into(),
     }
 }
 

@@ -11,7 +11,7 @@
 //! Device nodes are taken from the host's `/dev` if they are there. In a container whose `/dev` has no node for a fresh
 //! number, the node is made in a directory that the caller names and that must allow device nodes.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -147,7 +147,6 @@ pub struct LoopDevice {
     number: u32,
     node: File,
     path: PathBuf,
-    // A description of its own: the one the kernel holds must be the last of its kind, so that its end is an event.
     backing: File,
     backing_path: PathBuf,
 }
@@ -155,18 +154,19 @@ pub struct LoopDevice {
 impl LoopDevice {
     /// Attaches a file (or a block device) to a free loop device.
     ///
+    /// `open` opens the file named `backing`, for reading only if the device is read-only. It is called twice: the kernel's
+    /// description of the file must be the last of its kind, so that its end is an event.
     /// `prepare` is told each number before anything is done with that device; what it returns for the number that is
     /// used in the end is returned beside the device, the rest is dropped. Nodes that the host's `/dev` lacks are
     /// made in `nodes`.
     pub fn attach<Guard, E: From<LoopError>>(
         backing: &Path,
+        open: impl Fn() -> io::Result<File>,
         options: &LoopOptions,
         nodes: &Path,
         mut prepare: impl FnMut(u32) -> Result<Guard, E>,
     ) -> Result<(Self, Guard), E> {
-        let mut open = OpenOptions::new();
-        open.read(true).write(!options.read_only);
-        let opened = || open.open(backing).map_err(|source| io_error("open", backing, source));
+        let opened = || open().map_err(|source| io_error("open", backing, source));
         let (kept, given) = (opened()?, opened()?);
         let control = Control::open(nodes)?;
         let limit = Instant::now() + ATTACH_LIMIT;

@@ -52,7 +52,8 @@ fn attached(backing: &Path) -> Vec<String> {
 
 fn attach(backing: &Path, options: &LoopOptions) -> Result<LoopDevice, LoopError> {
     let nodes = backing.parent().expect("parent");
-    LoopDevice::attach(backing, options, nodes, |_| Ok(())).map(|(device, ())| device)
+    let open = || OpenOptions::new().read(true).write(!options.read_only).open(backing);
+    LoopDevice::attach(backing, open, options, nodes, |_| Ok(())).map(|(device, ())| device)
 }
 
 fn ext4(scratch: &Scratch, name: &str) -> PathBuf {
@@ -148,11 +149,11 @@ fn root_many_devices_can_be_attached_at_once() {
 fn root_what_was_prepared_for_other_numbers_is_dropped() {
     let scratch = Scratch::new();
     let image = scratch.file("image", MIB);
+    let open = || OpenOptions::new().read(true).write(true).open(&image);
+    let prepare = |number| Ok::<_, LoopError>(number);
     let (device, guard) =
-        LoopDevice::attach(&image, &LoopOptions::default(), scratch.directory.path(), |number| {
-            Ok::<_, LoopError>(number)
-        })
-        .expect("attach");
+        LoopDevice::attach(&image, open, &LoopOptions::default(), scratch.directory.path(), prepare)
+            .expect("attach");
     assert_eq!(guard, device.number());
     device.close().expect("close");
 }
