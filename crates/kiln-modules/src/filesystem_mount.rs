@@ -1,0 +1,116 @@
+//! What the mounts of file systems have in common: the mount point below the stage's mount directory, and the
+//! translation of errors.
+//!
+//! A mount point may lie in a file system that the stage before has filled, so it is looked up as if the mount directory
+//! were the root: no symbolic link leads to the host.
+
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::path::{Component, Path, PathBuf};
+
+use kiln_api::ModuleError;
+use kiln_api::location::normalise;
+use kiln_api::mount::{MountRequest, Mounted};
+use kiln_sys::filesystem::{MountError, MountOption, MountPlan, MountedFileSystem};
+use rustix::fs::{Mode, OFlags, ResolveFlags, mkdirat, openat2};
+use rustix::io::Errno;
+
+/// Mounts the request's device as this kind of file system.
+pub(crate) fn mount(
+    request: &MountRequest<'_>,
+    kind: &str,
+    read_only: bool,
+    options: &[MountOption],
+) -> Result<Box<dyn Mounted>, ModuleError> {
+    let source = request.source.ok_or_else(|| ModuleError::option("source", "the mount needs a device"))?;
+    let target =
+        request.target.ok_or_else(|| ModuleError::option("target", "the mount needs a mount point"))?;
+    let failed =
+        |source: io::Error| ModuleError::Io { action: "make the mount point", path: target.into(), source };
+    let target = mount_point(request.root, target).map_err(failed)?;
+    let plan = MountPlan { kind, source, target: &target, read_only, options };
+    let mounted = MountedFileSystem::mount(&plan).map_err(mount_error)?;
+    Ok(Box::new(FileSystem { mounted }))
+}
+
+fn mount_error(error: MountError) -> ModuleError {
+    match error {
+        MountError::Io { action, path, source } => ModuleError::Io { action, path, source },
+        error => ModuleError::invalid(error.to_string()),
+    }
+}
+
+struct FileSystem {
+    mounted: MountedFileSystem,
+}
+
+impl Mounted for FileSystem {
+    fn path(&self) -> Option<&Path> {
+        Some(self.mounted.target())
+    }
+
+    fn unmount(self: Box<Self>) -> Result<(), ModuleError> {
+        self.mounted.unmount().map_err(mount_error)
+    }
+}
+
+/// Makes the directory of a mount below the root, and returns where it really is.
+fn mount_point(root: &Path, target: &str) -> io::Result<PathBuf> {
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let top = rustix::fs::open(root, flags, Mode::empty())?;
+    let find = |path: &Path| openat2(&top, path, flags, Mode::empty(), ResolveFlags::IN_ROOT);
+    let mut path = PathBuf::from(".");
+    let mut directory = find(&path)?;
+    for component in normalise(Path::new(target)).components() {
+        let Component::Normal(name) = component else { continue };
+        path.push(name);
+        directory = match find(&path) {
+            Err(Errno::NOENT) => {
+                mkdirat(directory.as_fd(), name, Mode::from_raw_mode(0o755))?;
+                find(&path)?
+            }
+            found => found?,
+        };
+    }
+    real_path(&directory)
+}
+
+fn real_path(directory: &OwnedFd) -> io::Result<PathBuf> {
+    std::fs::read_link(format!("/proc/self/fd/{}", directory.as_raw_fd()))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    #[test]
+    fn mount_points_are_made_below_the_root() {
+        let directory = tempfile::tempdir().expect("tempdir");
+        let root = directory.path().join("root");
+        fs::create_dir_all(root.join("usr/boot")).expect("create");
+        symlink("/usr/boot", root.join("boot")).expect("link");
+        symlink("../../../..", root.join("up")).expect("link");
+        for (target, expected) in
+            [("/", ""), ("/boot/efi", "usr/boot/efi"), ("a/b", "a/b"), ("/../x", "x"), ("/up/y", "y")]
+        {
+            let found = mount_point(&root, target).expect(target);
+            assert_eq!(found, if expected.is_empty() { root.clone() } else { root.join(expected) });
+            assert!(found.is_dir());
+        }
+        assert!(!directory.path().join("x").exists() && !directory.path().join("y").exists());
+    }
+
+    #[test]
+    fn a_mount_without_device_or_target_says_so() {
+        let options = serde_json::Value::Null;
+        let root = Path::new("/nonexistent");
+        let request = |source, target| MountRequest { source, target, root, tree: root, options: &options };
+        let message = |request| mount(&request, "ext4", false, &[]).err().expect("refused").to_string();
+        assert_eq!(message(request(None, Some("/"))), "invalid option `source`: the mount needs a device");
+        let without_target = request(Some(Path::new("/dev/null")), None);
+        assert_eq!(message(without_target), "invalid option `target`: the mount needs a mount point");
+    }
+}
