@@ -5,14 +5,19 @@ use kiln_api::module::Modules;
 
 mod checksum;
 mod devices;
+mod filesystem_mount;
+mod host;
 mod inputs;
 mod mounts;
 mod runners;
 #[cfg(test)]
 mod schema_agreement;
 mod sources;
+mod stage_devices;
 #[cfg(test)]
 mod stage_fixture;
+#[cfg(test)]
+mod stage_test;
 mod stages;
 mod support;
 
