@@ -1,5 +1,8 @@
 //! What the store promises, tried on real file systems.
 
+mod cache;
 mod common;
+mod crash;
+mod interop;
 mod object;
 mod tree;
