@@ -165,11 +165,12 @@ fn package(mut table: Table<'_>, report: &mut Report) -> Option<Placed<Package>>
 }
 
 fn customizations(mut table: Table<'_>, report: &mut Report) -> Customizations {
-    let mut read = Customizations::default();
-    read.hostname = table.string("hostname", report).map(|hostname| {
-        rules::hostname(&hostname, report);
-        hostname.value
-    });
+    let hostname = table.string("hostname", report);
+    if let Some(hostname) = &hostname {
+        rules::hostname(hostname, report);
+    }
+    let mut read =
+        Customizations { hostname: hostname.map(|hostname| hostname.value), ..Customizations::default() };
     if let Some(mut kernel) = table.table("kernel", report) {
         read.kernel = kernel.string("name", report);
         if let Some(name) = &read.kernel {

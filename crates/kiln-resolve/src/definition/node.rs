@@ -34,10 +34,21 @@ pub(super) enum Data {
 }
 
 impl Data {
+    /// Whether the value says nothing, as the exports of image-builder do for all that is not set.
+    pub(super) fn is_void(&self) -> bool {
+        match self {
+            Self::Array(items) => items.is_empty(),
+            Self::String(text) => text.is_empty(),
+            Self::Boolean(flag) => !flag,
+            _ => false,
+        }
+    }
+
     /// The kind as a reader knows it, with its article.
     pub(super) fn kind(&self) -> String {
         let word = match self {
             Self::String(_) => "a string",
+            Self::Integer(..0) => "a negative integer",
             Self::Integer(_) => "an integer",
             Self::Boolean(_) => "a boolean",
             Self::Array(_) => "an array",

@@ -141,7 +141,7 @@ impl<'a> Table<'a> {
 
     /// Refuses keys that the blueprint format has and Kiln does not carry out yet, each with what to do.
     pub(super) fn refuse(&self, keys: &[(&str, &str)], report: &mut Report) -> &Self {
-        for (key, _) in self.entries {
+        for (key, _) in self.entries.iter().filter(|(_, node)| !node.value.is_void()) {
             if let Some((name, hint)) = keys.iter().find(|(name, _)| *name == key.value) {
                 let message = format!("`{}` is not supported yet", self.path(name));
                 report.add(key.span.clone(), message, Some((*hint).to_owned()));
@@ -153,8 +153,12 @@ impl<'a> Table<'a> {
     /// Reports every key that is neither read nor refused.
     pub(super) fn finish(self, refused: &[(&str, &str)], report: &mut Report) {
         self.refuse(refused, report);
-        for (key, _) in self.entries {
+        for (at, (key, _)) in self.entries.iter().enumerate() {
             let name = key.value.as_str();
+            if self.entries.iter().take(at).any(|(before, _)| before.value == name) {
+                report.add(key.span.clone(), format!("`{}` is given twice", self.path(name)), None);
+                continue;
+            }
             if self.known.contains(&name) || refused.iter().any(|(refused, _)| *refused == name) {
                 continue;
             }

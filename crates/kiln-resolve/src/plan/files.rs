@@ -6,25 +6,6 @@ use super::sources::Sources;
 use super::{ids, stage};
 use crate::definition::{Definition, Inode, Owner};
 
-/// A host key must be of one machine only, so each makes its own before the server first starts.
-const SSH_KEYS: &str = "\
-[Unit]
-Description=Make the host keys of the SSH server
-Before=ssh.service ssh.socket
-ConditionPathExistsGlob=!/etc/ssh/ssh_host_*_key
-
-[Service]
-Type=oneshot
-RemainAfterExit=yes
-ExecStart=/usr/bin/ssh-keygen -A
-
-[Install]
-WantedBy=multi-user.target ssh.service
-";
-
-/// The unit with that name.
-pub(super) const SSH_KEYS_UNIT: &str = "kiln-ssh-keys.service";
-
 /// The mode of a file that says nothing.
 const FILE_MODE: u32 = 0o644;
 
@@ -36,16 +17,10 @@ struct File<'a> {
     data: String,
 }
 
-/// Whether the image runs an SSH server.
-pub(super) fn has_ssh(definition: &Definition) -> bool {
-    definition.packages.iter().any(|package| package.value.name == "openssh-server")
-}
-
 /// The stages that make directories and files and set their modes and owners.
 pub(super) fn stages(definition: &Definition, disk: bool, sources: &mut Sources) -> Vec<Value> {
     let directories = &definition.customizations.directories;
-    let ssh_unit = format!("/etc/systemd/system/{SSH_KEYS_UNIT}");
-    let files = files(definition, disk, &ssh_unit);
+    let files = files(definition, disk);
     let mut stages = Vec::new();
     let mut paths: Vec<Value> = directories
         .iter()
@@ -91,10 +66,10 @@ pub(super) fn stages(definition: &Definition, disk: bool, sources: &mut Sources)
 }
 
 /// All files; where the definition has one of the same path, it is the definition's.
-fn files<'a>(definition: &'a Definition, disk: bool, ssh_unit: &'a str) -> Vec<File<'a>> {
+fn files(definition: &Definition, disk: bool) -> Vec<File<'_>> {
     let own = &definition.customizations.files;
-    let mut files: Vec<File<'a>> = own.iter().map(from_inode).collect();
-    let mut add = |path: &'a str, data: String| {
+    let mut files: Vec<File<'_>> = own.iter().map(from_inode).collect();
+    let mut add = |path: &'static str, data: String| {
         if !own.iter().any(|file| file.path.value == path) {
             files.push(File { path, mode: FILE_MODE, user: None, group: None, data });
         }
@@ -110,9 +85,6 @@ fn files<'a>(definition: &'a Definition, disk: bool, ssh_unit: &'a str) -> Vec<F
     }
     if disk {
         add("/boot/grub/grub.cfg", grub(definition));
-    }
-    if has_ssh(definition) {
-        add(ssh_unit, SSH_KEYS.to_owned());
     }
     files
 }

@@ -85,7 +85,9 @@ pub(crate) fn manifest(
 
 /// A stage of the given type with options.
 fn stage(kind: &str, options: Value) -> Value {
-    json!({ "type": kind, "options": options })
+    let mut stage = json!({ "type": kind });
+    stage["options"] = options;
+    stage
 }
 
 /// A stage's input that is the tree of a pipeline.

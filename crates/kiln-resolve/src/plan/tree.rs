@@ -67,13 +67,9 @@ pub(super) fn stages(
 
 fn services(definition: &Definition) -> Option<Value> {
     let customizations = &definition.customizations;
-    let mut enabled = customizations.enabled.clone();
-    if files::has_ssh(definition) && !enabled.iter().any(|unit| unit == files::SSH_KEYS_UNIT) {
-        enabled.push(files::SSH_KEYS_UNIT.to_owned());
-    }
     let mut options = Map::new();
     let lists = [
-        ("enabled_services", &enabled),
+        ("enabled_services", &customizations.enabled),
         ("disabled_services", &customizations.disabled),
         ("masked_services", &customizations.masked),
     ];
