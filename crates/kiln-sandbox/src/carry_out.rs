@@ -105,16 +105,16 @@ impl NewRoot {
     }
 
     fn file(&self, target: &Path, content: &str) -> io::Result<()> {
-        // Only what is attached somewhere can be cloned: the file has a name for a moment.
+        // Only what has a name can be cloned and attached: the file has one for a moment.
         let name = ".kiln-file";
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
         let file = rustix::fs::openat(&self.0, name, flags, Mode::from_raw_mode(0o444))?;
         File::from(file).write_all(content.as_bytes())?;
         let tree = clone_tree(self.0.as_fd(), Path::new(name))?;
-        rustix::fs::unlinkat(&self.0, name, AtFlags::empty())?;
         kiln_sys::mount::set_attributes_recursive(&tree, PLAIN | MountAttrFlags::MOUNT_ATTR_RDONLY)?;
         let target = self.ensure_file(target)?;
-        attach(&tree, target.as_fd(), "")
+        attach(&tree, target.as_fd(), "")?;
+        Ok(rustix::fs::unlinkat(&self.0, name, AtFlags::empty())?)
     }
 
     fn directory(&self, target: &Path, mode: Mode) -> io::Result<()> {

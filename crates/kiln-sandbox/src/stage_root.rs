@@ -225,6 +225,7 @@ fn environment(terminal: &str, extra: &[(&str, &str)]) -> Vec<(String, String)> 
     let default = [
         ("LC_CTYPE", "C.UTF-8"),
         ("PATH", "/usr/sbin:/usr/bin"),
+        ("PWD", "/"),
         ("PYTHONPATH", "/run/osbuild/lib"),
         ("PYTHONUNBUFFERED", "1"),
         ("TERM", terminal),
