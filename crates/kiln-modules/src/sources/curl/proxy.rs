@@ -55,7 +55,8 @@ mod tests {
 
     #[test]
     fn the_environment_names_the_proxy() {
-        let cases: &[(&[(&str, &str)], &str, Option<&str>)] = &[
+        type Case<'a> = (&'a [(&'a str, &'a str)], &'a str, Option<&'a str>);
+        let cases: &[Case<'_>] = &[
             (&[], "http://h.invalid/", None),
             (&[("http_proxy", "http://p:1")], "http://h.invalid/", Some("http://p:1")),
             (&[("http_proxy", "http://p:1")], "https://h.invalid/", None),
