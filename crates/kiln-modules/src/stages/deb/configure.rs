@@ -61,6 +61,13 @@ pub(super) fn configure(environment: &mut Environment<'_>, packages: &[String]) 
     environment.run(&words, &[], None)?.map_err(|failure| dpkg_failed(&failure))
 }
 
+/// Runs the triggers that are pending.
+pub(super) fn run_triggers(environment: &mut Environment<'_>) -> Result<(), ModuleError> {
+    let mut words = DPKG.to_vec();
+    words.extend(["--triggers-only", "--pending"]);
+    environment.run(&words, &[], None)?.map_err(|failure| dpkg_failed(&failure))
+}
+
 /// Configures one package although what it depends on is not configured.
 pub(super) fn configure_first(environment: &mut Environment<'_>, package: &str) -> Result<(), ModuleError> {
     let mut words = DPKG.to_vec();

@@ -14,15 +14,17 @@
 //! `policy-rc.d` is made in the tree, and removed.
 
 use std::fs::Permissions;
-use std::io::{BufRead, BufReader};
+use std::io::{self, PipeReader, Read};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 
 use kiln_api::ModuleError;
 use kiln_api::stage::StageContext;
+use rustix::event::{PollFd, PollFlags};
 use rustix::fs::{FileType, Mode};
 use rustix::mount::MountFlags;
+use rustix::process::PidfdFlags;
 
 /// How much of a failed script's output an error carries, in bytes.
 const TAIL: usize = 4096;
@@ -152,16 +154,21 @@ impl<'a> Environment<'a> {
         // Its copies of the pipe's writing end would keep the reader waiting.
         drop(command);
         let mut log = Log::default();
-        let mut lines = BufReader::new(reader);
-        let mut line = Vec::new();
-        while lines.read_until(b'\n', &mut line).map_err(failed())? > 0 {
-            let text = String::from_utf8_lossy(&line);
-            let text = text.trim_end_matches(['\n', '\r']);
-            self.context.say(text);
-            log.add(text);
-            line.clear();
-        }
-        let status = child.wait().map_err(failed())?;
+        let status = {
+            let mut lines = Lines::default();
+            let status = follow(reader, &mut child, &mut |bytes| {
+                lines.add(bytes, &mut |line| {
+                    self.context.say(line);
+                    log.add(line);
+                });
+            })
+            .map_err(failed())?;
+            lines.end(&mut |line| {
+                self.context.say(line);
+                log.add(line);
+            });
+            status
+        };
         if status.success() {
             return Ok(Ok(()));
         }
@@ -239,6 +246,52 @@ impl Drop for Environment<'_> {
     fn drop(&mut self) {
         // Best effort: after an error the tree is thrown away anyway; the mounts go with the thread.
         let _ = self.undo();
+    }
+}
+
+/// Reads what a child says until it ends, and returns how it ended.
+///
+/// The end of the output is not waited for: a process that a script leaves behind would hold it open for ever.
+fn follow(mut reader: PipeReader, child: &mut Child, add: &mut dyn FnMut(&[u8])) -> io::Result<ExitStatus> {
+    let pid = i32::try_from(child.id()).ok().and_then(rustix::process::Pid::from_raw);
+    let pid = pid.ok_or_else(|| io::Error::other("the child has no process id"))?;
+    let ended = rustix::process::pidfd_open(pid, PidfdFlags::empty())?;
+    let mut buffer = [0; 8192];
+    loop {
+        let mut watched = [PollFd::new(&reader, PollFlags::IN), PollFd::new(&ended, PollFlags::IN)];
+        match rustix::event::poll(&mut watched, None) {
+            Err(rustix::io::Errno::INTR) => continue,
+            result => result?,
+        };
+        let [output, _] = &watched;
+        if output.revents().is_empty() {
+            break;
+        }
+        match reader.read(&mut buffer)? {
+            0 => break,
+            count => add(buffer.get(..count).unwrap_or_default()),
+        }
+    }
+    child.wait()
+}
+
+/// Bytes put together to lines.
+#[derive(Default)]
+struct Lines(Vec<u8>);
+
+impl Lines {
+    fn add(&mut self, bytes: &[u8], take: &mut dyn FnMut(&str)) {
+        self.0.extend_from_slice(bytes);
+        while let Some(end) = self.0.iter().position(|byte| *byte == b'\n') {
+            let line: Vec<_> = self.0.drain(..=end).collect();
+            take(String::from_utf8_lossy(&line).trim_end_matches(['\n', '\r']));
+        }
+    }
+
+    fn end(self, take: &mut dyn FnMut(&str)) {
+        if !self.0.is_empty() {
+            take(&String::from_utf8_lossy(&self.0));
+        }
     }
 }
 

@@ -56,6 +56,7 @@ pub(super) fn install(debs: &[Deb], answers: &str, context: &mut StageContext) -
         database: &database,
         tree,
         owners,
+        kernels: BTreeSet::new(),
         started: Instant::now(),
     };
     let result = std::thread::scope(|scope| {
@@ -83,6 +84,8 @@ struct Installation<'a> {
     database: &'a Database,
     tree: Tree,
     owners: Owners,
+    /// Packages that contain a kernel.
+    kernels: BTreeSet<usize>,
     started: Instant,
 }
 
@@ -122,6 +125,7 @@ impl Installation<'_> {
         }
         let rest: BTreeSet<_> = wanted.difference(base).copied().collect();
         self.rounds(&mut environment, rest, configured)?;
+        self.configure_before_kernels(&mut environment, &wanted)?;
         configure::configure(&mut environment, &[])?;
         self.report(environment.context(), "configured");
         configure::audit(&mut environment)?;
@@ -144,6 +148,32 @@ impl Installation<'_> {
             configure::configure_first(environment, "base-passwd")?;
         }
         configure::configure(environment, &["--pending".to_owned()])
+    }
+
+    /// Configures everything but the kernels, with its triggers, so that kernels come last.
+    ///
+    /// Configuring a kernel makes its initial RAM disk, and so do the triggers of what goes into it. In the order
+    /// that dpkg would choose that is done twice, and it is the longest part of the installation.
+    fn configure_before_kernels(
+        &self,
+        environment: &mut Environment<'_>,
+        wanted: &BTreeSet<usize>,
+    ) -> Result<(), ModuleError> {
+        let later = self.plan.needing(&self.kernels);
+        if later.is_empty() {
+            return Ok(());
+        }
+        let now: BTreeSet<_> = wanted.difference(&later).copied().collect();
+        // Naming a package that is configured already is an error.
+        let unpacked = self.database.installed()?.into_iter().filter(|known| known.state == "unpacked");
+        let unpacked: BTreeSet<_> = unpacked.map(|known| known.package.id()).collect();
+        let ids: Vec<_> = self.ids(&now).into_iter().filter(|id| unpacked.contains(id)).collect();
+        if !ids.is_empty() {
+            configure::configure(environment, &ids)?;
+        }
+        configure::run_triggers(environment)?;
+        self.report(environment.context(), "all but kernels configured");
+        Ok(())
     }
 
     /// Unpacks the rest in as many rounds as `Pre-Depends` demand.
@@ -195,6 +225,9 @@ impl Installation<'_> {
             let Some(deb) = self.debs.get(*index) else { continue };
             let outcome = commit.package(deb, self.queue.take(*index)?)?;
             self.database.write_members(deb)?;
+            if outcome.paths.iter().any(|path| is_kernel(path)) {
+                self.kernels.insert(*index);
+            }
             let id = deb.package.id();
             self.database.write_list(&id, &outcome.paths)?;
             if !deb.members.contains_key("md5sums") {
@@ -241,6 +274,12 @@ impl Installation<'_> {
     fn report(&self, context: &mut StageContext, what: &str) {
         context.say(format_args!("[{:.1} s] {what}", self.started.elapsed().as_secs_f64()));
     }
+}
+
+/// Whether a path is a kernel's, as `boot/vmlinuz-6.1.0-amd64`.
+fn is_kernel(path: &Path) -> bool {
+    let name = path.strip_prefix("boot").ok().and_then(Path::to_str);
+    name.is_some_and(|name| name.starts_with("vmlinuz-") || name.starts_with("vmlinux-"))
 }
 
 /// Finds the packages that the tree does not have.

@@ -232,4 +232,6 @@ fn staging_directory(tree: &Path) -> PathBuf {
 }
 
 #[cfg(test)]
+mod testing;
+#[cfg(test)]
 mod tests;

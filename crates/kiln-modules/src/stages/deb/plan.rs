@@ -49,6 +49,21 @@ impl<'a> Plan<'a> {
         closure
     }
 
+    /// The packages given and all that depend on them.
+    pub(super) fn needing(&self, start: &BTreeSet<usize>) -> BTreeSet<usize> {
+        let mut all = start.clone();
+        loop {
+            let before = all.len();
+            let more =
+                (0..self.debs.len()).filter(|index| self.needs(*index).iter().any(|need| all.contains(need)));
+            let more: Vec<_> = more.collect();
+            all.extend(more);
+            if all.len() == before {
+                return all;
+            }
+        }
+    }
+
     /// Sorts packages so that each comes after those it depends on; cycles are cut at the name that comes last.
     pub(super) fn sorted(&self, packages: &BTreeSet<usize>) -> Vec<usize> {
         let mut sorted = Vec::with_capacity(packages.len());
