@@ -118,6 +118,12 @@ pub enum ResolveError {
         /// The file.
         url: String,
     },
+    /// A package comes in a way that only apt knows.
+    #[error("a manifest cannot fetch {url}")]
+    Transport {
+        /// The file.
+        url: String,
+    },
     /// A package list has no SHA-256 or no size of a file.
     #[error("the package lists have no SHA-256 and size of the package `{package}`")]
     NoChecksum {
@@ -183,6 +189,7 @@ impl ResolveError {
             Self::NoRecord { .. } | Self::NoChecksum { .. } => {
                 "refresh the package lists, or use another source"
             }
+            Self::Transport { .. } => "use a package source with http, https or file",
             Self::NoDate => "set `source-epoch` in the table `[kiln]`",
             Self::Path { .. } => "use another directory",
             Self::Password { .. } | Self::Apt { .. } | Self::Io { .. } | Self::Interrupted => return None,

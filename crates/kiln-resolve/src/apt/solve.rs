@@ -47,7 +47,9 @@ pub(crate) fn lock(targets: &[Target], urls: &BTreeSet<String>) -> Result<Vec<Re
     let mut found = index::records(targets, urls)?;
     let mut records = Vec::new();
     for url in urls {
-        let record = found.remove(url).ok_or_else(|| ResolveError::NoRecord { url: url.clone() })?;
+        let mut record = found.remove(url).ok_or_else(|| ResolveError::NoRecord { url: url.clone() })?;
+        record.url =
+            fetchable(&record.url).ok_or_else(|| ResolveError::Transport { url: record.url.clone() })?;
         let digits = record.sha256.len() == 64 && record.sha256.bytes().all(|byte| byte.is_ascii_hexdigit());
         if !digits || record.size == 0 {
             return Err(ResolveError::NoChecksum { package: record.name });
@@ -56,6 +58,16 @@ pub(crate) fn lock(targets: &[Target], urls: &BTreeSet<String>) -> Result<Vec<Re
     }
     records.sort();
     Ok(records)
+}
+
+/// The URL as a source can fetch it: apt has ways of its own, and short forms for local files.
+fn fetchable(url: &str) -> Option<String> {
+    let (method, rest) = url.split_once(':')?;
+    match method {
+        "http" | "https" => Some(url.to_owned()),
+        "file" | "copy" => Some(format!("file:///{}", rest.trim_start_matches('/'))),
+        _ => None,
+    }
 }
 
 /// The newest date of the releases that packages come from.
