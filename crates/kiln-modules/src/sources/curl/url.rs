@@ -90,10 +90,14 @@ pub(super) fn join(base: &Uri, location: &str) -> Result<Uri, String> {
     };
     let mut legal = String::new();
     push_legal(&mut legal, &absolute);
-    let uri: Uri = legal.parse().map_err(|error| format!("redirected to `{location}`: {error}"))?;
-    match uri.scheme_str() {
-        Some("http" | "https") if uri.host().is_some_and(|host| !host.is_empty()) => Ok(uri),
-        _ => Err(format!("redirected to `{location}`, which is no http or https URL")),
+    let lower = legal.to_ascii_lowercase();
+    if !lower.starts_with("http://") && !lower.starts_with("https://") {
+        return Err(format!("redirected to `{}`, which is no http or https URL", show(location)));
+    }
+    let uri: Uri = legal.parse().map_err(|error| format!("redirected to `{}`: {error}", show(location)))?;
+    match uri.host() {
+        Some(host) if !host.is_empty() => Ok(uri),
+        _ => Err(format!("redirected to `{}`, which has no host", show(location))),
     }
 }
 

@@ -125,8 +125,8 @@ fn servers_may_want_a_client_certificate() {
     ];
     Fixture::new().environment(&environment).fetch(b"x", mtls(&server.url("/x")));
     let wanted = checksum(b"x");
-    let error = Fixture::new().environment(&[("SSL_CERT_FILE", &ca)]).fail(&wanted, json!(server.url("/x")));
-    assert!(error.contains("CertificateRequired"), "{error}");
+    // The server's alert may be lost when it closes the connection: that it fails is what matters.
+    Fixture::new().environment(&[("SSL_CERT_FILE", &ca)]).fail(&wanted, json!(server.url("/x")));
     let error = Fixture::new().fail(&wanted, mtls(&server.url("/x")));
     assert!(error.contains("OSBUILD_SOURCES_CURL_SSL_CLIENT_CERT"), "{error}");
 
