@@ -79,6 +79,96 @@ fn real_path(directory: &OwnedFd) -> io::Result<PathBuf> {
     std::fs::read_link(format!("/proc/self/fd/{}", directory.as_raw_fd()))
 }
 
+/// Devices with file systems, for the tests of mounts.
+#[cfg(test)]
+pub(crate) mod testing {
+    use std::fs::{self, File};
+    use std::path::PathBuf;
+
+    use kiln_api::ModuleError;
+    use kiln_api::device::{DeviceRequest, OpenDevice};
+    use kiln_api::mount::{Mount, MountRequest, Mounted};
+    use kiln_api::stage::Stage;
+    use serde_json::{Value, json};
+
+    use crate::MODULES;
+    use crate::stage_test;
+
+    /// A formatted loop device and a directory to mount it in.
+    pub(crate) struct Disk {
+        _directory: tempfile::TempDir,
+        pub(crate) image: PathBuf,
+        pub(crate) root: PathBuf,
+        pub(crate) node: PathBuf,
+        device: Option<Box<dyn OpenDevice>>,
+    }
+
+    impl Disk {
+        pub(crate) fn new<Format: Stage>(mebibytes: u64, options: &Value) -> Self {
+            let directory = tempfile::tempdir().expect("tempdir");
+            let [tree, dev, root] = ["tree", "dev", "root"].map(|name| {
+                let path = directory.path().join(name);
+                fs::create_dir(&path).expect("create");
+                path
+            });
+            let image = tree.join("disk.img");
+            File::create(&image).and_then(|file| file.set_len(mebibytes << 20)).expect("create");
+            let loopback = MODULES.device("org.osbuild.loopback").expect("native");
+            let request = DeviceRequest {
+                dev: &dev,
+                parent: None,
+                tree: &tree,
+                options: &json!({"filename": "disk.img"}),
+            };
+            let device = loopback.open(&request).expect("open");
+            let node = dev.join(&device.reply().path);
+            stage_test::run_on::<Format>(&node, options).expect("format");
+            // A temporary directory may forbid device nodes; the host's own is as good.
+            let host = PathBuf::from("/dev").join(&device.reply().path);
+            let node = if host.exists() { host } else { node };
+            Self { _directory: directory, image, root, node, device: Some(device) }
+        }
+
+        pub(crate) fn mount(
+            &self,
+            mount: &dyn Mount,
+            target: &str,
+            options: &Value,
+        ) -> Result<Box<dyn Mounted>, ModuleError> {
+            mount.mount(&MountRequest {
+                source: Some(&self.node),
+                target: Some(target),
+                root: &self.root,
+                tree: &self.root,
+                options,
+            })
+        }
+
+        pub(crate) fn close(mut self) {
+            self.device.take().expect("open").close().expect("close");
+            assert_eq!(stage_test::attached(&self.image), Vec::<String>::new());
+        }
+    }
+
+    /// What both ext4 and XFS can do.
+    pub(crate) fn check_journalling<Format: Stage>(mount: &dyn Mount, mebibytes: u64) {
+        let disk = Disk::new::<Format>(mebibytes, &json!({"uuid": stage_test::UUID}));
+        let mounted = disk.mount(mount, "/", &Value::Null).expect("mount");
+        assert_eq!(mounted.path(), Some(disk.root.as_path()));
+        fs::write(disk.root.join("file"), "content").expect("write");
+        mounted.unmount().expect("unmount");
+        assert!(!disk.root.join("file").exists());
+        for options in [json!({"readonly": true}), json!({"readonly": true, "norecovery": true})] {
+            let mounted = disk.mount(mount, "/boot", &options).expect("mount");
+            assert_eq!(fs::read_to_string(disk.root.join("boot/file")).expect("read"), "content");
+            let error = fs::write(disk.root.join("boot/other"), "").expect_err("read-only");
+            assert_eq!(error.kind(), std::io::ErrorKind::ReadOnlyFilesystem, "{options}");
+            mounted.unmount().expect("unmount");
+        }
+        disk.close();
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::fs;

@@ -136,7 +136,7 @@ fn reason(log: &str, source: &io::Error) -> String {
             "; there is no such device, and partitions only are devices if the kernel can read the partition table"
         }
         Some(libc::EINVAL) if log.is_empty() => {
-            "; the superblock is bad, or the file system does not have such an option"
+            "; the superblock is bad, or the options do not fit the file system (the kernel's log may say more)"
         }
         _ => "",
     };

@@ -57,3 +57,78 @@ impl Mount for Btrfs {
         filesystem_mount::mount(request, "btrfs", options.readonly, &options.for_kernel())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use kiln_api::module::Kind;
+    use kiln_sys::command::Run;
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::filesystem_mount::testing::Disk;
+    use crate::schema_agreement::Agreement;
+    use crate::stage_test::UUID;
+    use crate::stages::testing::MkfsBtrfs;
+
+    #[test]
+    fn schema() {
+        Agreement::of(Kind::Mount, "org.osbuild.btrfs", Btrfs.schema())
+            .accepts([
+                json!({}),
+                json!({"readonly": true, "norecovery": true, "subvol": "root", "compress": "zstd:1"}),
+            ])
+            .refuses([json!({"readonly": "true"}), json!({"subvol": 5}), json!({"umask": "077"})]);
+    }
+
+    #[test]
+    fn root_subvolumes_and_compression_are_as_asked() {
+        let disk = Disk::new::<MkfsBtrfs>(128, &json!({"uuid": UUID}));
+        let mounted = disk.mount(&Btrfs, "/", &Value::Null).expect("mount");
+        for name in ["root", "home"] {
+            Run::new("btrfs")
+                .args(["subvolume", "create"])
+                .arg(disk.root.join(name))
+                .output()
+                .expect("create");
+        }
+        mounted.unmount().expect("unmount");
+
+        let options = json!({"subvol": "root", "compress": "zstd:1"});
+        let root = disk.mount(&Btrfs, "/", &options).expect("mount");
+        // Nested, and of the same device; `norecovery` asks for read-only.
+        let home = disk.mount(&Btrfs, "/home", &json!({"subvol": "home", "readonly": true})).expect("mount");
+        fs::write(disk.root.join("zeros"), vec![b'a'; 8 << 20]).expect("write");
+        assert!(fs::write(disk.root.join("home/file"), "").is_err());
+        let table = fs::read_to_string("/proc/self/mountinfo").expect("mountinfo");
+        let line = |path: &std::path::Path| {
+            let place = format!(" {} ", path.display());
+            table.lines().find(|line| line.contains(&place)).expect("mounted").to_owned()
+        };
+        assert!(
+            line(&disk.root).contains(" /root ") && line(&disk.root).contains("compress=zstd:1"),
+            "{table}"
+        );
+        assert!(line(&disk.root.join("home")).contains(" /home "), "{table}");
+        home.unmount().expect("unmount");
+        root.unmount().expect("unmount");
+
+        let options = json!({"readonly": true, "norecovery": true, "subvol": "root"});
+        let mounted = disk.mount(&Btrfs, "/", &options).expect("mount");
+        assert_eq!(fs::metadata(disk.root.join("zeros")).expect("there").len(), 8 << 20);
+        mounted.unmount().expect("unmount");
+        disk.close();
+    }
+
+    #[test]
+    fn root_refused_options_are_named() {
+        let disk = Disk::new::<MkfsBtrfs>(128, &json!({"uuid": UUID}));
+        let message = |options| disk.mount(&Btrfs, "/", &options).err().expect("refused").to_string();
+        let compress = message(json!({"compress": "gzip"}));
+        assert!(compress.starts_with("btrfs refused the mount option `compress=gzip`: "), "{compress}");
+        let subvolume = message(json!({"subvol": "none"}));
+        assert!(subvolume.contains("with the options `subvol=none`: "), "{subvolume}");
+        disk.close();
+    }
+}

@@ -40,3 +40,35 @@ impl Mount for Ext4 {
         filesystem_mount::mount(request, "ext4", options.readonly, &extra)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use kiln_api::module::Kind;
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::filesystem_mount::testing::{Disk, check_journalling};
+    use crate::schema_agreement::Agreement;
+    use crate::stage_test::UUID;
+    use crate::stages::testing::{MkfsExt4, Mkswap};
+
+    #[test]
+    fn schema() {
+        Agreement::of(Kind::Mount, "org.osbuild.ext4", Ext4.schema())
+            .accepts([json!({}), json!({"readonly": true, "norecovery": false})])
+            .refuses([json!({"readonly": 1}), json!({"subvol": "x"}), json!({"uid": 0})]);
+    }
+
+    #[test]
+    fn root_options_do_what_they_say() {
+        check_journalling::<MkfsExt4>(&Ext4, 16);
+    }
+
+    #[test]
+    fn root_a_device_without_the_file_system_is_explained() {
+        let disk = Disk::new::<Mkswap>(4, &json!({"uuid": UUID}));
+        let error = disk.mount(&Ext4, "/", &Value::Null).err().expect("no ext4").to_string();
+        assert!(error.starts_with(&format!("cannot mount `{}` as ext4: ", disk.node.display())), "{error}");
+        disk.close();
+    }
+}

@@ -40,3 +40,35 @@ impl Mount for Xfs {
         filesystem_mount::mount(request, "xfs", options.readonly, &extra)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use kiln_api::module::Kind;
+    use serde_json::json;
+
+    use super::*;
+    use crate::filesystem_mount::testing::{Disk, check_journalling};
+    use crate::schema_agreement::Agreement;
+    use crate::stage_test::UUID;
+    use crate::stages::testing::MkfsXfs;
+
+    #[test]
+    fn schema() {
+        Agreement::of(Kind::Mount, "org.osbuild.xfs", Xfs.schema())
+            .accepts([json!({}), json!({"readonly": true, "norecovery": false})])
+            .refuses([json!({"readonly": 1}), json!({"subvol": "x"}), json!({"uid": 0})]);
+    }
+
+    #[test]
+    fn root_options_do_what_they_say() {
+        check_journalling::<MkfsXfs>(&Xfs, 320);
+    }
+
+    #[test]
+    fn root_a_journal_can_only_be_left_alone_read_only() {
+        let disk = Disk::new::<MkfsXfs>(320, &json!({"uuid": UUID}));
+        let error = disk.mount(&Xfs, "/", &json!({"norecovery": true})).err().expect("refused").to_string();
+        assert!(error.contains("as xfs with the options `norecovery`: "), "{error}");
+        disk.close();
+    }
+}
