@@ -33,7 +33,7 @@ pub(crate) fn test(arguments: &Arguments) -> Result<(), Error> {
     if arguments.runner.is_empty() {
         doctests()?;
     }
-    step("testing", tests().args(&arguments.runner))
+    step("testing", tests(selects_packages(&arguments.runner)).args(&arguments.runner))
 }
 
 /// Runs all checks, the quick ones first.
@@ -60,7 +60,7 @@ fn ci_steps(clock: &mut Clock, summary: &mut Vec<String>) -> Result<(), Error> {
         step(name, command.env("RUSTDOCFLAGS", "-D warnings"))
     })?;
     clock.time("examples in the documentation", |_| doctests())?;
-    clock.time("tests", |name| step_with_summary(name, &mut tests(), summary))
+    clock.time("tests", |name| step_with_summary(name, &mut tests(false), summary))
 }
 
 /// Installs what the tests need from the distribution, or says what is missing.
@@ -79,17 +79,30 @@ fn doctests() -> Result<(), Error> {
     )
 }
 
-fn tests() -> Command {
+/// Whether arguments for the runner choose packages, which the whole workspace would override.
+fn selects_packages(arguments: &[String]) -> bool {
+    arguments.iter().take_while(|argument| *argument != "--").any(|argument| {
+        argument.starts_with("--package") || (argument.starts_with("-p") && !argument.starts_with("--"))
+    })
+}
+
+/// The test runner, on the whole workspace unless packages will be chosen.
+fn tests(packages_follow: bool) -> Command {
+    let scope = if packages_follow { None } else { Some("--workspace") };
     let has_nextest = cargo(&["nextest", "--version"])
         .stdout(Stdio::null())
         .stderr(Stdio::null())
         .status()
         .is_ok_and(|status| status.success());
     if has_nextest {
-        cargo(&["nextest", "run", "--workspace"])
+        let mut command = cargo(&["nextest", "run"]);
+        command.args(scope);
+        command
     } else {
         eprintln!("`cargo nextest` is not installed: using `cargo test`, which is slower and says less");
-        cargo(&["test", "--workspace", "--tests", "--no-fail-fast"])
+        let mut command = cargo(&["test", "--tests", "--no-fail-fast"]);
+        command.args(scope);
+        command
     }
 }
 
@@ -151,6 +164,21 @@ impl Clock {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn chosen_packages_replace_the_workspace() {
+        for (arguments, chosen) in [
+            (&["-p", "kiln-store", "evict"][..], true),
+            (&["-pkiln-store"], true),
+            (&["--package=kiln-store"], true),
+            (&["evict"], false),
+            (&["--profile", "ci"], false),
+            (&["--", "-p"], false),
+        ] {
+            let arguments: Vec<_> = arguments.iter().map(|argument| (*argument).to_owned()).collect();
+            assert_eq!(selects_packages(&arguments), chosen, "{arguments:?}");
+        }
+    }
 
     #[test]
     fn the_last_summary_is_kept_to_its_end() {
