@@ -120,7 +120,7 @@ fn references() -> Value {
                 "description": "What the stage is told of the file",
                 "type": "object",
                 "additionalProperties": false,
-                "patternProperties": {r"^\w+[.]\w+$": {}}
+                "patternProperties": {r"^\w+[.]\w+$": {"additionalProperties": false}}
             },
             "file": {"description": "The file in the pipeline's tree", "type": "string"}
         }
