@@ -151,7 +151,7 @@ mod tests {
         let error = stage_test::run_on_file::<MkfsExt4>(4096, &json!({"uuid": UUID})).expect_err("too small");
         let message = error.to_string();
         assert!(message.starts_with("`mkfs.ext4` failed with exit status 1: "), "{message}");
-        assert!(message.contains("too small"), "{message}");
+        assert!(message.contains("Not enough space"), "{message}");
     }
 
     #[test]

@@ -49,8 +49,13 @@ impl Size {
             Some('%') => Self::RoundUp,
             _ => Self::Exactly,
         };
-        let number = if relate(0) == Self::Exactly(0) { text } else { rest.as_str() };
-        let size = relate(bytes(number.trim_start())?);
+        let number = match relate(0) {
+            Self::Exactly(_) => text,
+            Self::Grow(_) | Self::Shrink(_) => rest.as_str(),
+            // The sign of a number stands at the number, these may stand apart.
+            _ => rest.as_str().trim_start(),
+        };
+        let size = relate(bytes(number)?);
         match size {
             Self::RoundDown(0) | Self::RoundUp(0) => Err("cannot round to a multiple of zero".to_owned()),
             size => Ok(size),
