@@ -9,7 +9,7 @@ mod filesystem_mount;
 mod host;
 mod inputs;
 mod mounts;
-mod runners;
+pub mod runners;
 #[cfg(test)]
 mod schema_agreement;
 mod sources;
