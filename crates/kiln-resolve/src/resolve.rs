@@ -302,24 +302,23 @@ fn check_names(definition: &Definition, targets: &[Target]) -> Result<(), Resolv
     Ok(())
 }
 
-/// The error of packages that cannot be installed together, at the definition's package that it is about.
+/// The error of packages that cannot be installed, at the definition's package that it is about.
 fn blame(definition: &Definition, lines: &[String]) -> ResolveError {
-    let mentioned = |name: &str| {
-        let word = |c: char| !(c.is_ascii_alphanumeric() || "+-.".contains(c));
-        lines.iter().any(|line| line.split(word).any(|part| part == name))
+    let outside = |c: char| !(c.is_ascii_alphanumeric() || "+-.".contains(c));
+    let words = |line: &str| -> Vec<String> {
+        line.split(outside).filter(|word| !word.is_empty()).map(str::to_owned).collect()
     };
-    let place = definition.packages.iter().find(|package| mentioned(&package.value.name));
+    // A reason begins with the package that has it; the others it mentions are a second choice.
+    let first: Vec<String> = lines.iter().filter_map(|line| words(line).into_iter().next()).collect();
+    let all: Vec<String> = lines.iter().flat_map(|line| words(line)).collect();
+    let place = [first, all]
+        .into_iter()
+        .find_map(|names| definition.packages.iter().find(|package| names.contains(&package.value.name)));
     let reason = reasons(lines);
-    match place {
-        Some(package) => {
-            let message = format!("the packages cannot be installed together: {reason}");
-            let hint =
-                "leave one of them out, ask for another version, or add the source that has what is missing";
-            let finding = definition.finding(&package.span, message, Some(hint.to_owned()));
-            ResolveError::Definition(Box::new(finding))
-        }
-        None => ResolveError::Unsatisfiable { set: "image", reason },
-    }
+    let Some(package) = place else { return ResolveError::Unsatisfiable { set: "image", reason } };
+    let message = format!("the packages cannot be installed: {reason}");
+    let hint = "leave it out, ask for another version, or add the source that has what is missing";
+    ResolveError::Definition(Box::new(definition.finding(&package.span, message, Some(hint.to_owned()))))
 }
 
 fn reasons(lines: &[String]) -> String {

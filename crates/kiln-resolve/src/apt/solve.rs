@@ -79,3 +79,24 @@ pub(crate) fn epoch<'a>(records: impl Iterator<Item = &'a Record>) -> Result<Opt
     }
     Ok(newest)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::fetchable;
+
+    #[test]
+    fn only_what_a_source_can_fetch_is_locked() {
+        let cases = [
+            ("http://example.invalid/a_1~b.deb", Some("http://example.invalid/a_1~b.deb")),
+            ("https://example.invalid/a.deb", Some("https://example.invalid/a.deb")),
+            ("file:/pool/a.deb", Some("file:///pool/a.deb")),
+            ("copy:///pool/a.deb", Some("file:///pool/a.deb")),
+            ("cdrom:[disc]/a.deb", None),
+            ("mirror+file:/list/a.deb", None),
+            ("a.deb", None),
+        ];
+        for (url, expected) in cases {
+            assert_eq!(fetchable(url).as_deref(), expected, "{url}");
+        }
+    }
+}

@@ -101,3 +101,18 @@ fn crypt(password: &str, salt: &[u8]) -> Option<String> {
         ShaCrypt::SHA512.hash_password_customized(password.as_bytes(), salt, None, None, Params::default());
     hash.ok().map(|hash| hash.to_string())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::crypt;
+
+    #[test]
+    fn passwords_are_hashed_as_crypt_does() {
+        let hash = crypt("open sesame", &[7; super::SALT]).expect("a hash");
+        // The value is the C library's.
+        assert_eq!(
+            hash,
+            "$6$rounds=5000$5Qk/5Qk/5Qk/5Qk/$L2B04InXglgvoKf9SR.QAC7x7X0Ra6SiESjoH7x4t7o4CYAdf5AwUBO5T.7fj97xzWQL5VYeW7nZp7Kq3rVsL0"
+        );
+    }
+}

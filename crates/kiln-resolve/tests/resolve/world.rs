@@ -10,20 +10,43 @@ use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use kiln_resolve::{Definition, Format, Progress, Refresh, Resolution, ResolveError, Resolver, resolve};
+use serde_json::Value;
 use sha2::{Digest, Sha256};
 use tempfile::TempDir;
 
 /// The date of the world's releases: second 1,736,593,812.
-pub const DATE: &str = "Sat, 11 Jan 2025 11:10:12 UTC";
+pub(crate) const DATE: &str = "Sat, 11 Jan 2025 11:10:12 UTC";
+
+/// The part of a definition that asks for a package with a dependency.
+pub(crate) const HELLO: &str = "[[packages]]\nname = \"hello\"";
+
+/// A definition of an archive with some more lines before its settings.
+pub(crate) fn tar(more: &str) -> String {
+    format!("name = \"x\"\ndistro = \"debian-12\"\n{more}\n[kiln]\noutputs = [\"tar\"]\n")
+}
+
+/// The names of the packages that a pipeline installs.
+pub(crate) fn installed(manifest: &Value, pipeline: usize) -> Vec<String> {
+    let references = &manifest["pipelines"][pipeline]["stages"][0]["inputs"]["packages"]["references"];
+    let items = &manifest["sources"]["org.osbuild.curl"]["items"];
+    let name = |reference: &Value| {
+        let url = items[reference.as_str().expect("a checksum")]["url"].as_str().expect("a URL").to_owned();
+        let file = url.rsplit('/').next().expect("a file").to_owned();
+        file.split('_').next().expect("a name").to_owned()
+    };
+    let mut names: Vec<_> = references.as_array().expect("references").iter().map(name).collect();
+    names.sort();
+    names
+}
 
 /// Everything that a resolution sees.
-pub struct World {
+pub(crate) struct World {
     directory: TempDir,
     state: TempDir,
     host: bool,
-    pub environment: BTreeMap<OsString, OsString>,
-    pub refresh: Refresh,
-    pub interrupted: AtomicBool,
+    pub(crate) environment: BTreeMap<OsString, OsString>,
+    pub(crate) refresh: Refresh,
+    pub(crate) interrupted: AtomicBool,
     warnings: Mutex<Vec<String>>,
 }
 
@@ -43,7 +66,7 @@ fn architecture() -> &'static str {
 }
 
 /// A paragraph of an index; fields can be added at its end.
-pub fn package(name: &str, version: &str) -> String {
+pub(crate) fn package(name: &str, version: &str) -> String {
     let architecture = architecture();
     let file = version.split_once(':').map_or(version, |(_, rest)| rest);
     let digest: String =
@@ -57,7 +80,7 @@ pub fn package(name: &str, version: &str) -> String {
 }
 
 /// What every image and build root needs, and a package with a dependency.
-pub fn standard() -> Vec<String> {
+pub(crate) fn standard() -> Vec<String> {
     let plain = "apt passwd udev tzdata e2fsprogs xfsprogs btrfs-progs fdisk grub-common grub-pc-bin qemu-utils \
                  initramfs-tools linux-image-cloud-amd64 linux-image-cloud-arm64 libinit libhello hello-doc";
     let mut packages: Vec<_> = plain.split(' ').map(|name| package(name, "1")).collect();
@@ -70,7 +93,7 @@ pub fn standard() -> Vec<String> {
 
 impl World {
     /// A world whose only source is a Debian 12 with these packages.
-    pub fn new(packages: &[String]) -> Self {
+    pub(crate) fn new(packages: &[String]) -> Self {
         let mut world = Self::bare(false);
         for directory in ["etc/apt.conf.d", "etc/preferences.d", "etc/sources.list.d", "etc/trusted.gpg.d"] {
             fs::create_dir_all(world.directory().join(directory)).expect("a directory");
@@ -80,7 +103,7 @@ impl World {
     }
 
     /// The host's own world.
-    pub fn of_the_host() -> Self {
+    pub(crate) fn of_the_host() -> Self {
         Self::bare(true)
     }
 
@@ -98,24 +121,24 @@ impl World {
     }
 
     /// The same world with nothing kept from before.
-    pub fn with_new_state(self) -> Self {
+    pub(crate) fn with_new_state(self) -> Self {
         Self { state: open_directory(), ..self }
     }
 
-    pub fn directory(&self) -> &Path {
+    pub(crate) fn directory(&self) -> &Path {
         self.directory.path()
     }
 
-    pub fn repository_url(&self) -> String {
+    pub(crate) fn repository_url(&self) -> String {
         format!("file://{}/", self.directory().display())
     }
 
-    pub fn source_line(&self) -> String {
+    pub(crate) fn source_line(&self) -> String {
         format!("deb [trusted=yes] {} bookworm main", self.repository_url())
     }
 
     /// Makes or replaces a suite, and a source for it.
-    pub fn add_release(&mut self, suite: &str, date: &str, packages: &[String]) {
+    pub(crate) fn add_release(&mut self, suite: &str, date: &str, packages: &[String]) {
         let suite_directory = self.directory().join("dists").join(suite);
         let index = format!("main/binary-{}/Packages", architecture());
         let path = suite_directory.join(&index);
@@ -141,34 +164,34 @@ impl World {
         self.directory().join("etc/sources.list")
     }
 
-    pub fn write_sources(&self, text: &str) {
+    pub(crate) fn write_sources(&self, text: &str) {
         fs::write(self.sources(), text).expect("the sources");
     }
 
-    pub fn add_source(&self, line: &str) {
+    pub(crate) fn add_source(&self, line: &str) {
         let text = fs::read_to_string(self.sources()).unwrap_or_default();
         self.write_sources(&format!("{text}{line}"));
     }
 
-    pub fn write_configuration(&self, name: &str, text: &str) {
+    pub(crate) fn write_configuration(&self, name: &str, text: &str) {
         fs::write(self.directory().join("etc").join(name), text).expect("a configuration file");
     }
 
     /// What the configuration and the repository consist of.
-    pub fn configuration(&self) -> Vec<(PathBuf, u64, i64)> {
+    pub(crate) fn configuration(&self) -> Vec<(PathBuf, u64, i64)> {
         listing(self.directory())
     }
 
     /// A text without the names of this run's directories.
-    pub fn cleaned(&self, text: &str) -> String {
+    pub(crate) fn cleaned(&self, text: &str) -> String {
         text.replace(&self.directory().display().to_string(), "/WORLD")
     }
 
-    pub fn warnings(&self) -> Vec<String> {
+    pub(crate) fn warnings(&self) -> Vec<String> {
         self.warnings.lock().expect("warnings").clone()
     }
 
-    pub fn resolve(&self, text: &str) -> Result<Resolution, ResolveError> {
+    pub(crate) fn resolve(&self, text: &str) -> Result<Resolution, ResolveError> {
         let definition = match Definition::parse(text, Path::new("image.toml"), Format::Toml) {
             Ok(definition) => definition,
             Err(findings) => panic!("{}", findings.first().expect("a finding")),
@@ -192,7 +215,7 @@ impl World {
 }
 
 /// Paths, sizes and times of all below a directory.
-pub fn listing(directory: &Path) -> Vec<(PathBuf, u64, i64)> {
+pub(crate) fn listing(directory: &Path) -> Vec<(PathBuf, u64, i64)> {
     let mut found = Vec::new();
     let Ok(entries) = fs::read_dir(directory) else { return found };
     for entry in entries {

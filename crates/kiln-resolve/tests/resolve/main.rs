@@ -1,0 +1,6 @@
+//! Reading definitions and resolving them against small package repositories made on the spot.
+
+mod definition;
+mod manifest;
+mod solver;
+mod world;
