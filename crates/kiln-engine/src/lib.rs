@@ -5,10 +5,27 @@
 //!
 //! - [`manifest`]: text to a resolved manifest with ids; validation.
 //! - [`plan`]: what must be fetched and built, and why.
+//! - [`run`]: carries out a plan.
 //! - [`event`]: what happens, for presenters.
 //! - [`runner`]: which runner prepares a build root.
 
 pub mod event;
 pub mod manifest;
 pub mod plan;
+pub mod run;
 pub mod runner;
+
+/// An error and its causes in one line, `: ` between them.
+pub fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(cause) = next {
+        let words = cause.to_string();
+        if !text.contains(&words) {
+            text.push_str(": ");
+            text.push_str(&words);
+        }
+        next = cause.source();
+    }
+    text
+}

@@ -1,1 +1,27 @@
-fn main() {}
+//! Kiln: builds operating-system images from manifests and definitions.
+//!
+//! One executable with many names: see [`personality`].
+
+mod command;
+mod error;
+mod personality;
+mod present;
+mod settings;
+mod signals;
+mod stage;
+
+use std::process::ExitCode;
+
+use personality::Personality;
+
+fn main() -> ExitCode {
+    match Personality::of(std::env::args_os()) {
+        Personality::SandboxInit(arguments) => {
+            u8::try_from(kiln_sandbox::init_main(&arguments)).map_or(ExitCode::FAILURE, ExitCode::from)
+        }
+        Personality::Runner { name, arguments } => stage::run_runner(&name, &arguments),
+        Personality::Stage { name } => stage::run_stage(&name),
+        Personality::Osbuild(arguments) => command::osbuild::main(arguments),
+        Personality::Kiln(arguments) => command::main(arguments),
+    }
+}

@@ -18,7 +18,9 @@ impl fmt::Display for Plan {
                 (0, 0) => {}
                 (0, _) => write!(out, ", size unknown")?,
                 (known, 0) => write!(out, ", {}", bytes(known))?,
-                (known, unknown) => write!(out, ", {} and {} of unknown size", bytes(known), count(unknown, "item"))?,
+                (known, unknown) => {
+                    write!(out, ", {} and {} of unknown size", bytes(known), count(unknown, "item"))?
+                }
             }
             if fetch.cached > 0 {
                 write!(out, ", {} cached", fetch.cached)?;

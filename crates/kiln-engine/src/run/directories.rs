@@ -1,0 +1,68 @@
+//! The directories on the host that belong to one run of a stage.
+//!
+//! ```text
+//! CACHE/tmp/…/inputs/      shown as /run/osbuild/inputs
+//!             mounts/      shown as /run/osbuild/mounts
+//!             api/         the arguments file and sockets
+//!             var/         shown as /var: on disk, because it may grow large
+//! RUNDIR/…/                a tmpfs that allows device nodes, shown as /dev
+//! ```
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use kiln_sandbox::{Dev, SandboxError, prepare_dev};
+use kiln_store::cache::TemporaryDirectory;
+use kiln_store::object::ObjectStore;
+
+use super::RunError;
+
+/// The directories of one run of a stage; removed when dropped.
+pub(super) struct Directories {
+    pub(super) inputs: PathBuf,
+    pub(super) mounts: PathBuf,
+    pub(super) arguments: PathBuf,
+    pub(super) exceptions: PathBuf,
+    pub(super) var: PathBuf,
+    pub(super) dev: PathBuf,
+    // The device nodes go before the directory they are mounted on.
+    _nodes: Dev,
+    _dev: tempfile::TempDir,
+    _base: TemporaryDirectory,
+}
+
+impl Directories {
+    pub(super) fn create(store: &ObjectStore, rundir: &Path) -> Result<Self, RunError> {
+        let base = store.tempdir("buildroot-tmp-")?;
+        let make = |name: &str| {
+            let path = base.path().join(name);
+            std::fs::create_dir(&path).map(|()| path.clone()).map_err(RunError::io("create directory", &path))
+        };
+        let (inputs, mounts, api, var) = (make("inputs")?, make("mounts")?, make("api")?, make("var")?);
+        let dev = dev_directory(rundir).map_err(RunError::io("create a directory in", rundir))?;
+        let nodes = prepare_dev(dev.path())?;
+        Ok(Self {
+            inputs,
+            mounts,
+            arguments: api.join("arguments"),
+            exceptions: api.join("osbuild"),
+            var,
+            dev: dev.path().to_owned(),
+            _nodes: nodes,
+            _dev: dev,
+            _base: base,
+        })
+    }
+}
+
+/// A fresh `/dev` for a run that prepares a build root.
+pub(super) fn dev(rundir: &Path) -> Result<(tempfile::TempDir, Dev), RunError> {
+    let directory = dev_directory(rundir).map_err(RunError::io("create a directory in", rundir))?;
+    let nodes: Result<Dev, SandboxError> = prepare_dev(directory.path());
+    Ok((directory, nodes?))
+}
+
+fn dev_directory(rundir: &Path) -> io::Result<tempfile::TempDir> {
+    std::fs::create_dir_all(rundir)?;
+    tempfile::Builder::new().prefix("osbuild-dev-").tempdir_in(rundir)
+}

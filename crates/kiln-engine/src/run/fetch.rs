@@ -1,0 +1,60 @@
+//! Downloads: one source module fetches what one pipeline needs.
+
+use std::time::Instant;
+
+use kiln_api::source::{DownloadRequest, ItemResult};
+use serde_json::{Map, Value};
+
+use super::{Context, FetchResult, RunError};
+use crate::event::{Event, Events};
+use crate::manifest::Manifest;
+use crate::manifest::json::to_map;
+use crate::plan::Fetch;
+
+/// Carries out the download with that index in the plan.
+pub(super) fn fetch(
+    context: &Context<'_>,
+    manifest: &Manifest,
+    index: usize,
+    fetch: &Fetch,
+    events: Events<'_>,
+) -> Result<FetchResult, RunError> {
+    let start = Instant::now();
+    let source = manifest.sources.get(&fetch.source);
+    let module = context.modules.source(&fetch.source);
+    let (Some(source), Some(module)) = (source, module) else {
+        return Err(RunError::UnknownModule { kind: "source", name: fetch.source.clone() });
+    };
+    let items: Map<String, Value> = fetch
+        .items
+        .iter()
+        .filter_map(|item| Some((item.checksum.clone(), source.items.get(&item.checksum)?.to_value())))
+        .collect();
+    let name = fetch.source.as_str();
+    events(Event::FetchStarted {
+        fetch: index,
+        source: name,
+        pipeline: fetch.pipeline.as_deref(),
+        items: items.len(),
+        bytes: fetch.items.iter().filter_map(|item| item.size).sum(),
+    });
+    let results: Vec<ItemResult> = if items.is_empty() {
+        Vec::new()
+    } else {
+        let request = DownloadRequest {
+            items: &items,
+            options: &Value::Object(to_map(&source.options)),
+            cache: &context.store.sources_dir(),
+            environment: context.environment,
+            parallel: context.downloads,
+            interrupted: context.interrupted,
+        };
+        module.download(&request, &|event| events(Event::Download { fetch: index, event }))
+    };
+    let failed = results.iter().filter(|result| result.error.is_some()).count();
+    events(Event::FetchFinished { fetch: index, source: name, failed, duration: start.elapsed() });
+    if failed > 0 && context.is_interrupted() {
+        return Err(RunError::Interrupted);
+    }
+    Ok(FetchResult { source: fetch.source.clone(), results, duration: start.elapsed() })
+}

@@ -1,0 +1,290 @@
+//! The host's side of a stage: inputs mapped, devices opened, file systems mounted; undone in reverse order.
+//!
+//! Everything is mounted in Kiln's own mount namespace. What a stage is told of an input, device or mount is
+//! its path inside the build root.
+
+use std::cell::RefCell;
+use std::path::{Path, PathBuf};
+
+use kiln_api::ModuleError;
+use kiln_api::device::{DeviceRequest, OpenDevice};
+use kiln_api::input::{InputRequest, Store};
+use kiln_api::module::Modules;
+use kiln_api::mount::{MountRequest, Mounted};
+use kiln_store::cache::TemporaryDirectory;
+use kiln_store::object::ObjectStore;
+use rustix::mount::{MountFlags, UnmountFlags, mount_bind_recursive, mount_remount, unmount};
+use serde_json::Value;
+
+use super::directories::Directories;
+use crate::manifest::Stage;
+use crate::manifest::json::{Json, Object, to_map};
+
+/// Where a build root shows inputs.
+const INPUTS: &str = "/run/osbuild/inputs";
+/// Where a build root shows mounts.
+const MOUNTS: &str = "/run/osbuild/mounts";
+/// Where a build root shows devices.
+const DEVICES: &str = "/dev";
+
+/// A module on the host's side failed.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot {action} `{name}` (`{module}`)")]
+pub(super) struct HostSideError {
+    action: &'static str,
+    name: String,
+    module: String,
+    source: ModuleError,
+}
+
+/// What is open for a stage. [`close`](Self::close) undoes it and says what failed; dropping it undoes it as
+/// well as it can.
+#[derive(Default)]
+pub(super) struct HostSide {
+    // Fields are dropped in this order, which is the right one.
+    mounts: Vec<(String, String, Box<dyn Mounted>)>,
+    devices: Vec<(String, String, Box<dyn OpenDevice>)>,
+    inputs: InputStoreState,
+}
+
+impl HostSide {
+    /// Opens everything that a stage wants and returns what it is told, by kind.
+    pub(super) fn open(
+        &mut self,
+        stage: &Stage,
+        modules: &Modules,
+        store: &ObjectStore,
+        tree: &Path,
+        directories: &Directories,
+    ) -> Result<Object, HostSideError> {
+        let mut told = Object::new();
+        told.insert("devices".to_owned(), Json::Object(Object::new()));
+        let inputs = self.map_inputs(stage, modules, store, directories)?;
+        let devices = self.open_devices(stage, modules, tree, directories)?;
+        let mounts = self.mount(stage, modules, tree, directories)?;
+        told.insert("devices".to_owned(), Json::Object(devices));
+        told.insert("inputs".to_owned(), Json::Object(inputs));
+        told.insert("mounts".to_owned(), Json::Object(mounts));
+        Ok(told)
+    }
+
+    fn map_inputs(
+        &mut self,
+        stage: &Stage,
+        modules: &Modules,
+        store: &ObjectStore,
+        directories: &Directories,
+    ) -> Result<Object, HostSideError> {
+        let mut told = Object::new();
+        for (name, input) in &stage.inputs {
+            let fail = failed("map input", name, &input.kind);
+            let module = modules.input(&input.kind).ok_or_else(|| fail(unknown("input", &input.kind)))?;
+            let target = directories.inputs.join(name);
+            std::fs::create_dir(&target)
+                .map_err(ModuleError::io("create directory", &target))
+                .map_err(&fail)?;
+            let request = InputRequest {
+                origin: &input.origin,
+                references: &to_map(&input.references),
+                target: &target,
+                options: &Value::Object(to_map(&input.options)),
+            };
+            let access = InputStore { store, state: &self.inputs };
+            let reply = module.map(&request, &access).map_err(&fail)?;
+            let path = inside(&reply.path, &directories.inputs, INPUTS).map_err(&fail)?;
+            let data = Json::from_value(&reply.data);
+            told.insert(name.clone(), object([("path", Json::from(path)), ("data", data)]));
+        }
+        Ok(told)
+    }
+
+    fn open_devices(
+        &mut self,
+        stage: &Stage,
+        modules: &Modules,
+        tree: &Path,
+        directories: &Directories,
+    ) -> Result<Object, HostSideError> {
+        let mut told = Object::new();
+        for (name, device) in &stage.devices {
+            let fail = failed("open device", name, &device.kind);
+            let module = modules.device(&device.kind).ok_or_else(|| fail(unknown("device", &device.kind)))?;
+            let parent =
+                device.parent.as_deref().and_then(|parent| self.device_path(parent)).map(str::to_owned);
+            let request = DeviceRequest {
+                dev: &directories.dev,
+                parent: parent.as_deref(),
+                tree,
+                options: &Value::Object(to_map(&device.options)),
+            };
+            let opened = module.open(&request).map_err(&fail)?;
+            let reply = opened.reply();
+            let mut members = Object::new();
+            members.insert("path".to_owned(), Json::from(format!("{DEVICES}/{}", reply.path)));
+            for (key, value) in &reply.data {
+                members.insert(key.clone(), Json::from_value(value));
+            }
+            told.insert(name.clone(), Json::Object(members));
+            self.devices.push((name.clone(), device.kind.clone(), opened));
+        }
+        Ok(told)
+    }
+
+    fn device_path(&self, name: &str) -> Option<&str> {
+        let (.., device) = self.devices.iter().find(|(own, ..)| own == name)?;
+        Some(&device.reply().path)
+    }
+
+    fn mount(
+        &mut self,
+        stage: &Stage,
+        modules: &Modules,
+        tree: &Path,
+        directories: &Directories,
+    ) -> Result<Object, HostSideError> {
+        let mut told = Object::new();
+        for mount in &stage.mounts {
+            let fail = failed("mount", &mount.name, &mount.kind);
+            let module = modules.mount(&mount.kind).ok_or_else(|| fail(unknown("mount", &mount.kind)))?;
+            let source = mount.device.as_deref().and_then(|device| self.device_path(device)).map(|device| {
+                // The host's own node is preferred: some tools look for the path in the list of mounts, and
+                // inside the build root the device is in `/dev` too.
+                let host = Path::new(DEVICES).join(device);
+                let node = if host.exists() { host } else { directories.dev.join(device) };
+                match mount.partition.as_ref().filter(|partition| !partition.is_falsy()) {
+                    Some(partition) => PathBuf::from(format!("{}p{partition}", node.display())),
+                    None => node,
+                }
+            });
+            let request = MountRequest {
+                source: source.as_deref(),
+                target: mount.target.as_deref(),
+                root: &directories.mounts,
+                tree,
+                options: &Value::Object(to_map(&mount.options)),
+            };
+            let mounted = module.mount(&request).map_err(&fail)?;
+            let mut members = Object::new();
+            if let Some(path) = mounted.path() {
+                let path = inside(path, &directories.mounts, MOUNTS).map_err(&fail)?;
+                members.insert("path".to_owned(), Json::from(path));
+            }
+            told.insert(mount.name.clone(), Json::Object(members));
+            self.mounts.push((mount.name.clone(), mount.kind.clone(), mounted));
+        }
+        Ok(told)
+    }
+
+    /// Undoes everything in reverse order. All of it is tried; the first failure is returned.
+    pub(super) fn close(mut self) -> Result<(), HostSideError> {
+        let mut result = Ok(());
+        while let Some((name, module, mounted)) = self.mounts.pop() {
+            let ended = mounted.unmount().map_err(failed("unmount", &name, &module));
+            result = result.and(ended);
+        }
+        while let Some((name, module, device)) = self.devices.pop() {
+            let ended = device.close().map_err(failed("close device", &name, &module));
+            result = result.and(ended);
+        }
+        result
+    }
+}
+
+impl Drop for HostSide {
+    fn drop(&mut self) {
+        while self.mounts.pop().is_some() {}
+        while self.devices.pop().is_some() {}
+    }
+}
+
+fn failed(action: &'static str, name: &str, module: &str) -> impl Fn(ModuleError) -> HostSideError {
+    let (name, module) = (name.to_owned(), module.to_owned());
+    move |source| HostSideError { action, name: name.clone(), module: module.clone(), source }
+}
+
+fn unknown(kind: &str, name: &str) -> ModuleError {
+    ModuleError::invalid(format!("unknown {kind} `{name}`"))
+}
+
+fn object<const N: usize>(members: [(&str, Json); N]) -> Json {
+    Json::Object(members.into_iter().map(|(key, value)| (key.to_owned(), value)).collect())
+}
+
+/// A path below a directory of the host, as the build root shows it.
+fn inside(path: &Path, root: &Path, shown: &str) -> Result<String, ModuleError> {
+    let relative = path.strip_prefix(root).map_err(|_| {
+        ModuleError::invalid(format!(
+            "the module answered `{}`, which is not below its directory",
+            path.display()
+        ))
+    })?;
+    let shown = Path::new(shown).join(relative);
+    shown
+        .into_os_string()
+        .into_string()
+        .map_err(|path| ModuleError::invalid(format!("the path `{}` is not UTF-8", path.display())))
+}
+
+/// What inputs have mounted and made.
+#[derive(Default)]
+struct InputStoreState {
+    trees: RefCell<Vec<(TreeMount, std::sync::Arc<kiln_store::object::Object>)>>,
+    directories: RefCell<Vec<TemporaryDirectory>>,
+}
+
+/// The object store as inputs see it.
+struct InputStore<'a> {
+    store: &'a ObjectStore,
+    state: &'a InputStoreState,
+}
+
+impl Store for InputStore<'_> {
+    fn read_tree_at(&self, id: &str, target: &Path, subtree: Option<&str>) -> Result<bool, ModuleError> {
+        let object = match self.store.get(id) {
+            Ok(Some(object)) => object,
+            Ok(None) => return Ok(false),
+            Err(error) => return Err(ModuleError::invalid(error.to_string())),
+        };
+        let mut source = object.tree().to_owned();
+        if let Some(subtree) = subtree {
+            source.push(kiln_api::location::normalise(Path::new(subtree)));
+        }
+        let mount = TreeMount::new(&source, target)?;
+        self.state.trees.borrow_mut().push((mount, object));
+        Ok(true)
+    }
+
+    fn mkdtemp(&self, prefix: &str) -> Result<PathBuf, ModuleError> {
+        let directory =
+            self.store.tempdir(prefix).map_err(|error| ModuleError::invalid(error.to_string()))?;
+        let path = directory.path().to_owned();
+        self.state.directories.borrow_mut().push(directory);
+        Ok(path)
+    }
+
+    fn source(&self, content_type: &str) -> PathBuf {
+        self.store.sources_dir().join(content_type)
+    }
+}
+
+/// A tree that is shown read-only at another place. Dropping it takes it away.
+struct TreeMount(PathBuf);
+
+impl TreeMount {
+    fn new(source: &Path, target: &Path) -> Result<Self, ModuleError> {
+        mount_bind_recursive(source, target)
+            .map_err(|error| ModuleError::io("bind", source)(error.into()))?;
+        let mounted = Self(target.to_owned());
+        let flags = MountFlags::BIND | MountFlags::RDONLY;
+        mount_remount(target, flags, "")
+            .map_err(|error| ModuleError::io("make read-only", target)(error.into()))?;
+        Ok(mounted)
+    }
+}
+
+impl Drop for TreeMount {
+    fn drop(&mut self) {
+        // Detached: it vanishes with the last process that uses it, and with Kiln's mount namespace at the latest.
+        let _ = unmount(&self.0, UnmountFlags::DETACH);
+    }
+}

@@ -1,0 +1,133 @@
+//! One pipeline: from the last stage that the cache holds to a finished object.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use kiln_store::object::{NewObject, Object, ObjectError, Outcome as Kept};
+
+use super::prepared::PreparedRoots;
+use super::stage::StageRun;
+use super::{BuildTree, Context, PipelineResult, RunError};
+use crate::event::{Event, Events};
+use crate::manifest::{Manifest, Pipeline};
+use crate::runner;
+
+/// Builds a pipeline, unless the cache has come to hold it meanwhile. A failing stage is a result; otherwise the
+/// object is returned too, because it is held against eviction only as long as somebody has it.
+pub(super) fn build(
+    context: &Context<'_>,
+    manifest: &Manifest,
+    pipeline: &Pipeline,
+    prepared: &PreparedRoots,
+    events: Events<'_>,
+) -> Result<(PipelineResult, Option<Arc<Object>>), RunError> {
+    let start = Instant::now();
+    let mut result = PipelineResult { name: pipeline.name.clone(), ..PipelineResult::default() };
+    let Some(id) = pipeline.id() else { return Ok((result, None)) };
+    // Single flight: whoever else builds this object has the lock; when it is done the object may be there.
+    let mut lock = context.store.cache().try_build_lock(id.as_str()).map_err(ObjectError::from)?;
+    if lock.is_none() {
+        events(Event::Waiting { pipeline: &pipeline.name });
+        lock = Some(context.store.build_lock(id.as_str())?);
+    }
+    if let Some(object) = context.store.get(id.as_str())? {
+        return Ok((result, Some(object)));
+    }
+    let build = build_tree(context, manifest, pipeline)?;
+    let runner = choose_runner(context, pipeline)?;
+    let mut base: Option<Arc<Object>> = None;
+    let mut skipped = 0;
+    for (index, stage) in pipeline.stages.iter().enumerate().rev() {
+        base = context.store.get(stage.id.as_str())?;
+        if base.is_some() {
+            skipped = index + 1;
+            break;
+        }
+    }
+    let todo = pipeline.stages.get(skipped..).unwrap_or_default();
+    events(Event::PipelineStarted { pipeline: &pipeline.name, id, stages: todo.len() });
+    let prepared = prepared.get(context, &build, runner)?;
+    let mut tree = context.store.new_object(id.as_str(), pipeline.source_epoch)?;
+    if let Some(base) = &base {
+        tree.init_from(base)?;
+    }
+    drop(base);
+    for (index, stage) in todo.iter().enumerate() {
+        events(Event::StageStarted { pipeline: &pipeline.name, index, stage: &stage.name, id: &stage.id });
+        let metadata = tree.metadata_path(stage.id.as_str())?;
+        let run = StageRun {
+            context,
+            pipeline,
+            build: &build,
+            runner,
+            prepared: Some(prepared.path()),
+            tree: tree.tree(),
+            metadata: &metadata,
+            events,
+        };
+        let mut stage_result = run.run(stage)?;
+        stage_result.metadata = tree.metadata(stage.id.as_str())?;
+        events(Event::StageFinished { pipeline: &pipeline.name, result: &stage_result });
+        let success = stage_result.success;
+        result.stages.push(stage_result);
+        if !success {
+            result.failed = true;
+            break;
+        }
+        if index + 1 < todo.len() && context.checkpoints.stage(&stage.id) {
+            let kept = tree.checkpoint(stage.id.as_str())?;
+            warn_if_refused(events, &stage.name, kept);
+        }
+    }
+    let object = if result.failed { None } else { Some(finish(context, tree, pipeline, events)?) };
+    drop(lock);
+    result.duration = start.elapsed();
+    events(Event::PipelineFinished {
+        pipeline: &pipeline.name,
+        success: !result.failed,
+        duration: result.duration,
+    });
+    Ok((result, object))
+}
+
+fn finish(
+    context: &Context<'_>,
+    tree: NewObject,
+    pipeline: &Pipeline,
+    events: Events<'_>,
+) -> Result<Arc<Object>, RunError> {
+    let keep = pipeline.id().is_some_and(|id| context.checkpoints.pipeline(id));
+    let (object, kept) = tree.finish(keep)?;
+    warn_if_refused(events, &pipeline.name, kept);
+    Ok(object)
+}
+
+/// A checkpoint that cannot be kept must not vanish silently.
+fn warn_if_refused(events: Events<'_>, name: &str, kept: Kept) {
+    if let Kept::Refused(reason) = kept {
+        let message = format!("the result of `{name}` is not kept in the cache: {reason}");
+        events(Event::Warning { message: &message });
+    }
+}
+
+fn build_tree(
+    context: &Context<'_>,
+    manifest: &Manifest,
+    pipeline: &Pipeline,
+) -> Result<BuildTree, RunError> {
+    let Some(id) = &pipeline.build else { return Ok(BuildTree::Host) };
+    match context.store.get(id.as_str())? {
+        Some(object) => Ok(BuildTree::Object(object)),
+        None => {
+            let name = manifest.pipeline_by_id(id.as_str()).map_or(id.as_str(), |pipeline| &pipeline.name);
+            Err(RunError::Vanished { pipeline: name.to_owned() })
+        }
+    }
+}
+
+fn choose_runner<'a>(context: &Context<'a>, pipeline: &Pipeline) -> Result<&'a str, RunError> {
+    let requested = pipeline.runner.as_deref().unwrap_or(context.host_runner);
+    let available = context.modules.runners.iter().map(|runner| runner.name);
+    runner::choose(requested, available)
+        .map_err(|source| RunError::NoRunner { pipeline: pipeline.name.clone(), source })
+}

@@ -1,0 +1,195 @@
+//! One stage: the host's side is opened, the build root planned and carried out, the result collected.
+
+use std::io::{PipeReader, Read};
+use std::os::fd::AsFd;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use kiln_sandbox::{Ended, PROC_CMDLINE, Program, StageRoot};
+
+use super::directories::Directories;
+use super::exception::Exceptions;
+use super::host_side::HostSide;
+use super::output::Decoder;
+use super::{BuildTree, Context, RunError};
+use crate::event::{Event, Events, StageResult};
+use crate::manifest::json::{Json, Object};
+use crate::manifest::{Pipeline, Stage};
+
+/// How much is read from a stage at once.
+const CHUNK: usize = 32 * 1024;
+
+/// What a stage is run with, beside itself.
+pub(super) struct StageRun<'a> {
+    pub(super) context: &'a Context<'a>,
+    pub(super) pipeline: &'a Pipeline,
+    pub(super) build: &'a BuildTree,
+    /// The chosen runner's name.
+    pub(super) runner: &'a str,
+    /// What the runner has prepared.
+    pub(super) prepared: Option<&'a Path>,
+    /// The tree that is changed.
+    pub(super) tree: &'a Path,
+    /// Where metadata goes.
+    pub(super) metadata: &'a Path,
+    pub(super) events: Events<'a>,
+}
+
+impl StageRun<'_> {
+    /// Runs the stage. That it fails is a result, not an error.
+    pub(super) fn run(&self, stage: &Stage) -> Result<StageResult, RunError> {
+        let start = Instant::now();
+        let context = self.context;
+        let directories = Directories::create(context.store, context.rundir)?;
+        let exceptions = Exceptions::listen(&directories.exceptions)
+            .map_err(RunError::io("listen on", &directories.exceptions))?;
+        let mut result = StageResult {
+            id: stage.id.clone(),
+            name: stage.name.clone(),
+            success: false,
+            output: String::new(),
+            error: None,
+            reason: None,
+            metadata: None,
+            duration: Duration::ZERO,
+        };
+        let mut host = HostSide::default();
+        let ended = match host.open(stage, &context.modules, context.store, self.tree, &directories) {
+            Ok(told) => {
+                self.write_arguments(stage, told, &directories.arguments)?;
+                let (ended, output) = self.carry_out(stage, &directories, &exceptions)?;
+                result.output = output;
+                result.error = exceptions.take();
+                if ended == Ended::Interrupted {
+                    return Err(RunError::Interrupted);
+                }
+                self.reason(ended)
+            }
+            Err(error) => Some(crate::chain(&error)),
+        };
+        // Data that could not be written back is a failure of the stage even if its program succeeded.
+        let closed = host.close().err().map(|error| crate::chain(&error));
+        for reason in ended.iter().chain(&closed) {
+            if !self.exited(reason) {
+                let line = format!("{reason}\n");
+                (self.events)(Event::Output {
+                    pipeline: &self.pipeline.name,
+                    stage: &stage.name,
+                    text: &line,
+                });
+                result.output.push_str(&line);
+            }
+        }
+        result.reason = ended.or(closed);
+        result.success = result.reason.is_none();
+        result.duration = start.elapsed();
+        Ok(result)
+    }
+
+    /// Whether a reason is only an exit status, which needs no line in the output.
+    fn exited(&self, reason: &str) -> bool {
+        reason.starts_with("exit status")
+    }
+
+    fn reason(&self, ended: Ended) -> Option<String> {
+        match ended {
+            Ended::Exited(0) => None,
+            Ended::Exited(code) => Some(format!("exit status {code}")),
+            Ended::Signalled(signal) => Some(format!("the stage was killed by signal {signal}")),
+            Ended::TimedOut => {
+                let limit = self.context.stage_timeout.unwrap_or_default().as_secs();
+                Some(format!("the stage was stopped: it ran longer than {limit} s"))
+            }
+            Ended::Interrupted => Some("interrupted".to_owned()),
+        }
+    }
+
+    fn carry_out(
+        &self,
+        stage: &Stage,
+        directories: &Directories,
+        exceptions: &Exceptions,
+    ) -> Result<(Ended, String), RunError> {
+        let context = self.context;
+        let epoch = self.pipeline.source_epoch.map(|epoch| epoch.to_string());
+        let environment: Vec<(&str, &str)> =
+            epoch.iter().map(|epoch| ("SOURCE_DATE_EPOCH", epoch.as_str())).collect();
+        let capabilities =
+            context.modules.stage(&stage.name).map(|module| module.capabilities).unwrap_or_default();
+        let plan = StageRoot {
+            root: self.build.path(),
+            boot: self.build.is_object(),
+            dev: &directories.dev,
+            var: &directories.var,
+            proc_cmdline: PROC_CMDLINE,
+            library: None,
+            runner: Program { path: context.program, name: self.runner },
+            module: Program { path: context.program, name: &stage.name },
+            tree: self.tree,
+            meta: self.metadata,
+            inputs: &directories.inputs,
+            mounts: &directories.mounts,
+            arguments: &directories.arguments,
+            sockets: &[(exceptions.path.clone(), "osbuild")],
+            environment: &environment,
+            capabilities,
+            terminal: context.terminal,
+            prepared: self.prepared,
+        }
+        .plan();
+        let (reader, writer) = std::io::pipe().map_err(RunError::Pipe)?;
+        let deadline = context.stage_timeout.map(|limit| Instant::now() + limit);
+        let running = kiln_sandbox::start(&plan, context.program, writer.as_fd())?;
+        drop(writer);
+        std::thread::scope(|scope| {
+            let output = scope.spawn(|| self.collect(stage, reader));
+            let ended = running.wait(deadline, context.interrupted)?;
+            Ok((ended, output.join().unwrap_or_default()))
+        })
+    }
+
+    fn collect(&self, stage: &Stage, mut reader: PipeReader) -> String {
+        let (mut decoder, mut all) = (Decoder::default(), String::new());
+        let mut buffer = vec![0; CHUNK];
+        let mut emit = |text: String| {
+            if !text.is_empty() {
+                (self.events)(Event::Output {
+                    pipeline: &self.pipeline.name,
+                    stage: &stage.name,
+                    text: &text,
+                });
+                all.push_str(&text);
+            }
+        };
+        loop {
+            match reader.read(&mut buffer) {
+                Ok(0) => break,
+                Ok(count) => emit(decoder.push(buffer.get(..count).unwrap_or_default())),
+                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+                Err(_) => break,
+            }
+        }
+        emit(decoder.finish());
+        all
+    }
+
+    fn write_arguments(&self, stage: &Stage, told: Object, path: &Path) -> Result<(), RunError> {
+        let object = |members: Vec<(&str, Json)>| {
+            Json::Object(members.into_iter().map(|(key, value)| (key.to_owned(), value)).collect())
+        };
+        let mut meta = vec![("id", Json::from(stage.id.as_str()))];
+        meta.extend(self.pipeline.source_epoch.map(|epoch| ("source-epoch", Json::Integer(epoch))));
+        let mut arguments = Object::new();
+        arguments.insert("tree".to_owned(), Json::from("/run/osbuild/tree"));
+        let paths = object(vec![
+            ("devices", Json::from("/dev")),
+            ("inputs", Json::from("/run/osbuild/inputs")),
+            ("mounts", Json::from("/run/osbuild/mounts")),
+        ]);
+        arguments.insert("paths".to_owned(), paths);
+        arguments.extend(told);
+        arguments.insert("options".to_owned(), Json::Object(stage.options.clone()));
+        arguments.insert("meta".to_owned(), object(meta));
+        std::fs::write(path, Json::Object(arguments).to_string()).map_err(RunError::io("write", path))
+    }
+}

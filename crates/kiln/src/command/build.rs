@@ -1,0 +1,219 @@
+//! `kiln build`: a manifest or a definition is built and its results are exported.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::Args;
+use kiln_engine::event::Event;
+use kiln_engine::manifest::Format;
+use kiln_engine::run::{Checkpoints, Context, Outcome, RunError, run as carry_out};
+use kiln_engine::runner;
+use kiln_modules::MODULES;
+use kiln_store::cache::MaximumSize;
+
+use super::input::{Input, Resolving};
+use super::plan;
+use super::session::{self, CacheArguments};
+use crate::error::{CliError, CliResult, Kind, chain};
+use crate::present::{self, Presenter, ProgressMode, print};
+use crate::{settings, signals};
+
+/// Where device nodes of build roots are mounted.
+pub(crate) const RUNDIR: &str = "/run/osbuild";
+
+/// The cache of the `kiln` command keeps this much at most, unless it is told otherwise.
+const DEFAULT_LIMIT: u64 = 20 << 30;
+/// And never more than this part of the file system.
+const DEFAULT_SHARE: u64 = 4;
+
+/// The arguments of `kiln build`.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  kiln build examples/debian.toml\n  kiln build manifest.json --export image --output-directory out\n  kiln build - --export tree --json < manifest.json"
+)]
+pub(crate) struct Arguments {
+    /// The manifest or definition, or `-` for standard input
+    manifest: PathBuf,
+    /// Pipeline to export, by name or id (repeat); a definition's outputs if left out
+    #[arg(long, value_name = "NAME")]
+    export: Vec<String>,
+    /// Directory for exports: each is put into a directory of its name
+    #[arg(long, value_name = "DIRECTORY", default_value = "output")]
+    output_directory: PathBuf,
+    #[command(flatten)]
+    cache: CacheArguments,
+    /// Keep only what matches in the cache: pipeline names, stage ids, stage names (repeat); all pipelines if left out
+    #[arg(long, value_name = "GLOB")]
+    checkpoint: Vec<String>,
+    /// Most that the cache may hold: bytes, or with a unit as `20GiB`, or `unlimited`
+    #[arg(long, value_name = "SIZE", value_parser = parse_size)]
+    cache_max_size: Option<MaximumSize>,
+    /// Print the result as JSON
+    #[arg(long)]
+    json: bool,
+    /// Build so many pipelines at the same time
+    #[arg(long, value_name = "N", default_value_t = 2, value_parser = at_least_one)]
+    jobs: usize,
+    /// Fetch so many files at the same time
+    #[arg(long, value_name = "N", value_parser = at_least_one)]
+    downloads: Option<usize>,
+    /// Stop a stage that runs longer than so many seconds
+    #[arg(long, value_name = "SECONDS")]
+    stage_timeout: Option<u64>,
+    /// Fetch all sources, needed or not
+    #[arg(long)]
+    prefetch: bool,
+    /// Fetch the package lists of a definition anew
+    #[arg(long)]
+    refresh: bool,
+    /// How to show progress
+    #[arg(long, value_enum, default_value_t)]
+    progress: ProgressMode,
+}
+
+pub(crate) fn run(arguments: &Arguments) -> CliResult<ExitCode> {
+    session::require_root("`kiln build`")?;
+    // Before any thread: the namespace is the calling thread's.
+    session::enter_private_namespace()?;
+    let interrupted =
+        signals::interrupted().map_err(|error| CliError::from_error(Kind::Environment, &error))?;
+    let presenter = Presenter::new(arguments.progress, settings::stderr_is_terminal());
+    let input = Input::read(&arguments.manifest)?;
+    let resolving = Resolving {
+        state: arguments.cache.cache.join("apt"),
+        refresh: arguments.refresh,
+        note: &|line| presenter.note(line),
+        interrupted: &interrupted,
+    };
+    let ready = input.ready(&resolving)?;
+    let store = session::open_store(&arguments.cache.cache, &interrupted)?;
+    set_limit(&store, arguments.cache_max_size)?;
+    let manifest = &ready.loaded.manifest;
+    let checkpoints = if arguments.checkpoint.is_empty() {
+        Checkpoints::pipelines()
+    } else {
+        let checkpoints = Checkpoints::matching(manifest, &arguments.checkpoint)
+            .map_err(|error| CliError::from_error(Kind::Usage, &error))?;
+        if checkpoints.matched().is_empty() {
+            return Err(CliError::new(Kind::Build, "no checkpoint matches the patterns")
+                .hint("patterns are matched with pipeline names, stage ids and stage names"));
+        }
+        checkpoints
+    };
+    let plan = plan::make(&ready, &arguments.export, arguments.prefetch, &store)?;
+    let environment = settings::source_environment();
+    let terminal = settings::terminal();
+    let host_runner = runner::request_of(std::path::Path::new("/"));
+    let context = Context {
+        modules: MODULES,
+        store: &store,
+        program: &settings::program().map_err(|error| CliError::from_error(Kind::Environment, &error))?,
+        rundir: std::path::Path::new(RUNDIR),
+        environment: &environment,
+        terminal: &terminal,
+        host_runner: &host_runner,
+        jobs: arguments.jobs,
+        downloads: arguments.downloads,
+        stage_timeout: arguments.stage_timeout.map(Duration::from_secs),
+        checkpoints: &checkpoints,
+        output_directory: Some(&arguments.output_directory),
+        keep_owners: settings::keep_owners(),
+        interrupted: &interrupted,
+    };
+    let outcome = carry_out(&context, manifest, &plan, &|event: Event<'_>| presenter.event(&event));
+    presenter.finish();
+    let outcome = outcome.map_err(|error| run_error(&error))?;
+    if arguments.json {
+        let result = match manifest.format {
+            Format::One => present::result1(manifest, &outcome),
+            Format::Two => present::result2(manifest, &outcome, &store),
+        };
+        print(format_args!("{result}\n"));
+    }
+    conclude(&outcome, &presenter, arguments.json)
+}
+
+fn conclude(outcome: &Outcome, presenter: &Presenter, json: bool) -> CliResult<ExitCode> {
+    if !outcome.success {
+        return Err(present::failure(outcome));
+    }
+    presenter.note(present::summary(outcome));
+    if !json {
+        for export in &outcome.exports {
+            print(format_args!("{}\n", export.path.display()));
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The error for a run that could not go on.
+pub(crate) fn run_error(error: &RunError) -> CliError {
+    let kind = match error {
+        RunError::Interrupted => return CliError::new(Kind::Interrupted, "interrupted"),
+        RunError::NoRunner { .. } => Kind::Usage,
+        RunError::NoOutputDirectory | RunError::Runner { .. } | RunError::Vanished { .. } => Kind::Build,
+        _ => Kind::Environment,
+    };
+    let mut shown = CliError::new(kind, chain(error));
+    let out_of_space = shown.message.contains("No space left on device");
+    if out_of_space {
+        shown = shown.hint("make room on the file system of the cache, or choose another with `--cache`");
+    }
+    if let RunError::NoRunner { source, .. } = error
+        && let Some(near) = &source.near
+    {
+        shown = shown.hint(format!("did you mean `{near}`?"));
+    }
+    shown
+}
+
+/// Sets the cache's limit: what was asked for, else a sensible default where none was ever set.
+fn set_limit(store: &kiln_store::object::ObjectStore, asked: Option<MaximumSize>) -> CliResult {
+    let limit = match (asked, store.cache().maximum_size()) {
+        (Some(limit), _) => limit,
+        (None, MaximumSize::Bytes(0)) => {
+            let share = rustix::fs::statvfs(store.cache().directory())
+                .map_or(u64::MAX, |volume| volume.f_blocks.saturating_mul(volume.f_frsize) / DEFAULT_SHARE);
+            MaximumSize::Bytes(DEFAULT_LIMIT.min(share))
+        }
+        (None, _) => return Ok(()),
+    };
+    store.set_maximum_size(limit).map_err(|error| CliError::from_error(Kind::Environment, &error))
+}
+
+fn at_least_one(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(0) | Err(_) => Err("expected a whole number, at least 1".to_owned()),
+        Ok(number) => Ok(number),
+    }
+}
+
+/// Parses a size as the reference does: bytes, or a number with `kB`, `KiB`, … `TB`, `TiB`, or `unlimited`.
+pub(crate) fn parse_size(text: &str) -> Result<MaximumSize, String> {
+    const UNITS: [(&str, u64); 9] = [
+        ("KiB", 1 << 10),
+        ("MiB", 1 << 20),
+        ("GiB", 1 << 30),
+        ("TiB", 1 << 40),
+        ("kB", 1000),
+        ("MB", 1_000_000),
+        ("GB", 1_000_000_000),
+        ("TB", 1_000_000_000_000),
+        ("", 1),
+    ];
+    if text == "unlimited" {
+        return Ok(MaximumSize::Unlimited);
+    }
+    UNITS
+        .iter()
+        .find_map(|(unit, factor)| {
+            let number = text.strip_suffix(unit)?.trim();
+            let digits = !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit());
+            digits.then(|| number.parse::<u64>().ok()?.checked_mul(*factor))?
+        })
+        .map(MaximumSize::Bytes)
+        .ok_or_else(|| {
+            "expected bytes, a number with kB, KiB, MB, MiB, GB, GiB, TB or TiB, or `unlimited`".to_owned()
+        })
+}

@@ -1,0 +1,86 @@
+//! The `kiln` command line: one file for each command.
+
+mod build;
+mod input;
+mod inspect;
+mod modules;
+pub(crate) mod osbuild;
+mod plan;
+mod resolve;
+mod session;
+mod tree;
+
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use crate::error::{CliResult, Kind};
+use crate::present::{print, say};
+
+/// Build operating-system images from manifests and definitions
+///
+/// A definition (a blueprint in TOML or JSON) says what an image is; it is resolved into a manifest, which says
+/// exactly how to build it. Kiln reads osbuild's manifests, and is `osbuild` when called by that name.
+#[derive(Debug, Parser)]
+#[command(name = "kiln", version, propagate_version = false, max_term_width = 100)]
+#[command(
+    after_help = "Examples:\n  kiln build examples/debian.toml\n  kiln plan manifest.json --export image\n  kiln modules show org.osbuild.mkdir\n\nExit codes: 0 success, 1 the build failed, 2 wrong input or usage, 3 the machine lacks something,\n130 interrupted."
+)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Build a manifest or a definition and export the results
+    Build(build::Arguments),
+    /// Show what a build would fetch, build and use from the cache, and why
+    Plan(plan::Arguments),
+    /// Print a manifest with all its ids
+    Inspect(inspect::Arguments),
+    /// List the native modules, or document one of them
+    Modules(modules::Arguments),
+    /// Turn a definition into a manifest with every package pinned
+    Resolve(resolve::Arguments),
+    /// Compare trees, or print the digest of one
+    Tree(tree::Arguments),
+}
+
+/// The `kiln` program.
+pub(crate) fn main(arguments: Vec<OsString>) -> ExitCode {
+    let arguments = match Arguments::try_parse_from(arguments) {
+        Ok(arguments) => arguments,
+        Err(error) => return usage(&error),
+    };
+    finish(match arguments.command {
+        Command::Build(arguments) => build::run(&arguments),
+        Command::Plan(arguments) => plan::run(&arguments),
+        Command::Inspect(arguments) => inspect::run(&arguments),
+        Command::Modules(arguments) => modules::run(&arguments),
+        Command::Resolve(arguments) => resolve::run(&arguments),
+        Command::Tree(arguments) => tree::run(&arguments),
+    })
+}
+
+/// Help and version go to standard output, mistakes to standard error.
+fn usage(error: &clap::Error) -> ExitCode {
+    if error.use_stderr() {
+        say(error.render().ansi().to_string().trim_end());
+        return Kind::Usage.code();
+    }
+    print(error.render());
+    ExitCode::SUCCESS
+}
+
+/// Shows an error and turns it into the exit code.
+fn finish(result: CliResult<ExitCode>) -> ExitCode {
+    match result {
+        Ok(code) => code,
+        Err(error) => {
+            say(error.render());
+            error.kind.code()
+        }
+    }
+}

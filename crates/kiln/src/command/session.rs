@@ -1,0 +1,44 @@
+//! What building commands share: the cache, privileges, the private mount namespace.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use clap::Args;
+use kiln_store::object::{ObjectStore, StoreOptions};
+
+use crate::error::{CliError, CliResult, Kind, chain};
+
+/// The cache of a command.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct CacheArguments {
+    /// Directory with objects and downloads; may be shared with osbuild and with other runs
+    #[arg(long, visible_alias = "store", value_name = "DIRECTORY", default_value = ".osbuild")]
+    pub(crate) cache: PathBuf,
+}
+
+/// Building needs root: mounts, owners, device nodes.
+pub(crate) fn require_root(what: &str) -> CliResult {
+    if rustix::process::geteuid().is_root() {
+        return Ok(());
+    }
+    Err(CliError::new(Kind::Environment, format!("{what} needs root"))
+        .place("building mounts file systems and makes files of other owners")
+        .hint("run the same command with `sudo`"))
+}
+
+/// Leaves the host's mount namespace. To be called before any thread is started.
+pub(crate) fn enter_private_namespace() -> CliResult {
+    kiln_sandbox::enter_private_namespace().map_err(|error| {
+        CliError::new(Kind::Environment, chain(&error))
+            .hint("inside a container, building needs the capability SYS_ADMIN")
+    })
+}
+
+/// Opens the object store in a cache directory.
+pub(crate) fn open_store(cache: &Path, interrupt: &Arc<AtomicBool>) -> CliResult<ObjectStore> {
+    let options = StoreOptions { interrupt: Arc::clone(interrupt), ..StoreOptions::default() };
+    ObjectStore::open(cache, options).map_err(|error| {
+        CliError::new(Kind::Environment, chain(&error)).place(format!("cache: {}", cache.display()))
+    })
+}

@@ -1,0 +1,60 @@
+//! `kiln tree`: what differs between two trees, and the digest of one.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Subcommand};
+use kiln_store::tree;
+
+use crate::error::{CliError, CliResult, Kind, chain};
+use crate::present::print;
+use crate::signals;
+
+/// The arguments of `kiln tree`.
+#[derive(Debug, Args)]
+pub(crate) struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Compare two trees in every path, content and attribute; exit with 1 if they differ
+    Diff {
+        /// The first tree
+        left: PathBuf,
+        /// The second tree
+        right: PathBuf,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Print the digest of a tree: equal trees have equal digests
+    Digest {
+        /// The tree
+        tree: PathBuf,
+    },
+}
+
+pub(crate) fn run(arguments: &Arguments) -> CliResult<ExitCode> {
+    let interrupted =
+        signals::interrupted().map_err(|error| CliError::from_error(Kind::Environment, &error))?;
+    let failed = |error: tree::TreeError| CliError::new(Kind::Environment, chain(&error));
+    match &arguments.command {
+        Command::Diff { left, right, json } => {
+            let differences = tree::compare(left, right, &interrupted).map_err(failed)?;
+            if *json {
+                print(format_args!("{}\n", serde_json::to_string(&differences).unwrap_or_default()));
+            } else {
+                for difference in &differences {
+                    print(format_args!("{difference}\n"));
+                }
+            }
+            Ok(if differences.is_empty() { ExitCode::SUCCESS } else { Kind::Build.code() })
+        }
+        Command::Digest { tree } => {
+            print(format_args!("{}\n", tree::digest(tree, &interrupted).map_err(failed)?));
+            Ok(ExitCode::SUCCESS)
+        }
+    }
+}

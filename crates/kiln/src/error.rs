@@ -1,0 +1,144 @@
+//! Errors as people see them: what, where, what to do; and the exit code that tells callers the kind.
+
+use std::fmt::Write as _;
+use std::process::ExitCode;
+
+use kiln_engine::manifest::place::Place;
+use kiln_engine::manifest::{Finding, LoadError};
+
+/// The kinds of error and the exit codes that callers see.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// The build failed, an export is unknown, no checkpoint matched.
+    Build = 1,
+    /// The manifest, the definition or the command line is wrong.
+    Usage = 2,
+    /// The machine lacks something: privileges, a program, room on the disk.
+    Environment = 3,
+    /// The user interrupted.
+    Interrupted = 130,
+}
+
+impl Kind {
+    /// The exit code.
+    pub(crate) fn code(self) -> ExitCode {
+        ExitCode::from(self as u8)
+    }
+}
+
+/// An error on its way to the user.
+#[derive(Debug)]
+pub(crate) struct CliError {
+    /// Fixes the exit code.
+    pub(crate) kind: Kind,
+    /// What went wrong, in one line or, for many findings, in paragraphs.
+    pub(crate) message: String,
+    /// Where: lines that are shown indented.
+    pub(crate) places: Vec<String>,
+    /// What to do.
+    pub(crate) hints: Vec<String>,
+}
+
+/// What commands return.
+pub(crate) type CliResult<T = ()> = Result<T, CliError>;
+
+impl CliError {
+    pub(crate) fn new(kind: Kind, message: impl Into<String>) -> Self {
+        Self { kind, message: message.into(), places: Vec::new(), hints: Vec::new() }
+    }
+
+    #[must_use]
+    pub(crate) fn place(mut self, place: impl Into<String>) -> Self {
+        self.places.push(place.into());
+        self
+    }
+
+    #[must_use]
+    pub(crate) fn hint(mut self, hint: impl Into<String>) -> Self {
+        self.hints.push(hint.into());
+        self
+    }
+
+    /// An error with all its causes in one line.
+    pub(crate) fn from_error(kind: Kind, error: &dyn std::error::Error) -> Self {
+        Self::new(kind, chain(error))
+    }
+
+    /// The text that is shown, without a final line break.
+    pub(crate) fn render(&self) -> String {
+        let mut text = format!("error: {}", self.message);
+        for place in &self.places {
+            let _ = write!(text, "\n{}", indent(place));
+        }
+        for hint in &self.hints {
+            let _ = write!(text, "\nhint: {hint}");
+        }
+        text
+    }
+}
+
+/// An error and its causes, `: ` between them; a cause that its parent already shows is not repeated.
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(cause) = next {
+        let words = cause.to_string();
+        if !text.contains(&words) {
+            let _ = write!(text, ": {words}");
+        }
+        next = cause.source();
+    }
+    text
+}
+
+fn indent(text: &str) -> String {
+    text.lines().map(|line| format!("  {line}")).collect::<Vec<_>>().join("\n")
+}
+
+/// The error for a manifest that cannot be used.
+pub(crate) fn manifest_error(name: &str, text: &str, error: &LoadError) -> CliError {
+    match error {
+        LoadError::Syntax(fault) => {
+            let place = Place::at(text, fault.offset, 1);
+            CliError::new(Kind::Usage, format!("the manifest is not valid JSON: {}", fault.message))
+                .place(located(name, &place))
+        }
+        LoadError::Unsupported => CliError::new(Kind::Usage, format!("unsupported manifest format: {name}"))
+            .hint("a manifest is a JSON object with `\"version\": \"2\"`, or one of format 1"),
+        LoadError::Invalid(findings) => findings_error(name, text, findings),
+    }
+}
+
+/// The error for a manifest with faults.
+pub(crate) fn findings_error(name: &str, text: &str, findings: &[Finding]) -> CliError {
+    let single = match findings {
+        [finding] => Some(finding),
+        _ => None,
+    };
+    let message = match single {
+        Some(finding) => finding.message.clone(),
+        None => format!("the manifest has {} errors", findings.len()),
+    };
+    let mut error = CliError::new(Kind::Usage, message);
+    for finding in findings {
+        let mut text = match Place::of(text, finding.place.as_ref().unwrap_or(&finding.path)) {
+            Some(place) => format!("{} ({})", located(name, &place), finding.path),
+            None => format!("{name}: {}", finding.path),
+        };
+        if single.is_none() {
+            text = format!("{}\n{text}", finding.message);
+            if let Some(hint) = &finding.hint {
+                let _ = write!(text, "\nhint: {hint}");
+            }
+        }
+        error = error.place(text);
+    }
+    match single.and_then(|finding| finding.hint.clone()) {
+        Some(hint) => error.hint(hint),
+        None => error,
+    }
+}
+
+fn located(name: &str, place: &Place) -> String {
+    format!("--> {name}:{}:{}\n{}", place.line, place.column, place.picture())
+}

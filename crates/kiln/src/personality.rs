@@ -1,0 +1,92 @@
+//! Which program the executable is: that depends on the name it is called by.
+//!
+//! | called as | is |
+//! |---|---|
+//! | `/run/osbuild/bin/NAME` | the native module of that name, inside a build root |
+//! | `/run/osbuild/runner/NAME` | the native runner of that name, inside a build root |
+//! | `osbuild` | the reference's command line |
+//! | `kiln sandbox-init …` | the first process of a build root |
+//! | anything else | the `kiln` command line |
+
+use std::ffi::{OsStr, OsString};
+use std::path::Path;
+
+/// Where a build root has its module.
+pub(crate) const MODULE_DIRECTORY: &str = "/run/osbuild/bin";
+/// Where a build root has its runner.
+pub(crate) const RUNNER_DIRECTORY: &str = "/run/osbuild/runner";
+
+/// A program that the executable can be.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Personality {
+    /// The first process of a build root; its arguments.
+    SandboxInit(Vec<OsString>),
+    /// A native runner.
+    Runner {
+        /// Its file name.
+        name: String,
+        /// The module and its arguments.
+        arguments: Vec<OsString>,
+    },
+    /// A native stage.
+    Stage {
+        /// The module's name.
+        name: String,
+    },
+    /// The reference's command line; all arguments, the program's name included.
+    Osbuild(Vec<OsString>),
+    /// Kiln's own command line; all arguments, the program's name included.
+    Kiln(Vec<OsString>),
+}
+
+impl Personality {
+    pub(crate) fn of(arguments: impl IntoIterator<Item = OsString>) -> Self {
+        let mut arguments: Vec<OsString> = arguments.into_iter().collect();
+        let program = arguments.first().map(Path::new).unwrap_or(Path::new("kiln")).to_owned();
+        let name = program.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        if program.parent() == Some(Path::new(MODULE_DIRECTORY)) {
+            return Self::Stage { name };
+        }
+        if program.parent() == Some(Path::new(RUNNER_DIRECTORY)) {
+            return Self::Runner { name, arguments: arguments.split_off(1) };
+        }
+        if name == "osbuild" {
+            return Self::Osbuild(arguments);
+        }
+        if arguments.get(1).is_some_and(|word| word == OsStr::new(kiln_sandbox::SANDBOX_INIT)) {
+            return Self::SandboxInit(arguments);
+        }
+        Self::Kiln(arguments)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_name_decides() {
+        let words = |line: &str| line.split(' ').map(OsString::from).collect::<Vec<_>>();
+        let cases = [
+            (
+                "/run/osbuild/bin/org.osbuild.mkdir",
+                Personality::Stage { name: "org.osbuild.mkdir".to_owned() },
+            ),
+            (
+                "/run/osbuild/runner/org.osbuild.debian /run/osbuild/bin/org.osbuild.mkdir",
+                Personality::Runner {
+                    name: "org.osbuild.debian".to_owned(),
+                    arguments: words("/run/osbuild/bin/org.osbuild.mkdir"),
+                },
+            ),
+            ("/usr/bin/osbuild -", Personality::Osbuild(words("/usr/bin/osbuild -"))),
+            ("kiln sandbox-init 3", Personality::SandboxInit(words("kiln sandbox-init 3"))),
+            ("kiln build a.toml", Personality::Kiln(words("kiln build a.toml"))),
+            // A file that merely has a module's name is not inside a build root.
+            ("./org.osbuild.mkdir", Personality::Kiln(words("./org.osbuild.mkdir"))),
+        ];
+        for (line, expected) in cases {
+            assert_eq!(Personality::of(words(line)), expected, "{line}");
+        }
+    }
+}

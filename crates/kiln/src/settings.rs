@@ -1,0 +1,51 @@
+//! What the program takes from its surroundings, once, at its start.
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::io::IsTerminal as _;
+use std::path::PathBuf;
+
+/// Variables of the environment that sources look at.
+const PASSED_ON: [&str; 8] = [
+    "http_proxy",
+    "https_proxy",
+    "all_proxy",
+    "no_proxy",
+    "HTTP_PROXY",
+    "HTTPS_PROXY",
+    "ALL_PROXY",
+    "NO_PROXY",
+];
+
+/// The environment that sources may see: proxies and everything of osbuild's.
+pub(crate) fn source_environment() -> BTreeMap<String, String> {
+    std::env::vars_os()
+        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+        .filter(|(name, _)| name.starts_with("OSBUILD_") || PASSED_ON.contains(&name.as_str()))
+        .collect()
+}
+
+/// The whole environment, for the distribution's package manager.
+pub(crate) fn environment() -> BTreeMap<OsString, OsString> {
+    std::env::vars_os().collect()
+}
+
+/// Owners of exported files are not kept when the environment says so.
+pub(crate) fn keep_owners() -> bool {
+    std::env::var_os("OSBUILD_EXPORT_FORCE_NO_PRESERVE_OWNER").is_none_or(|value| value != "1")
+}
+
+/// The terminal type that stages are told.
+pub(crate) fn terminal() -> String {
+    std::env::var("TERM").unwrap_or_else(|_| "dumb".to_owned())
+}
+
+/// Whether standard error is a terminal.
+pub(crate) fn stderr_is_terminal() -> bool {
+    std::io::stderr().is_terminal()
+}
+
+/// The executable itself, to be bound into build roots.
+pub(crate) fn program() -> std::io::Result<PathBuf> {
+    std::env::current_exe()
+}
