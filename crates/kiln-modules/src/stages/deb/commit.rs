@@ -248,7 +248,13 @@ impl<'a> Commit<'a> {
                     return Ok(());
                 }
                 Kind::CharacterDevice(device) => {
-                    rustix::fs::mknodat(&place.parent, &place.name, FileType::CharacterDevice, mode, *device)?
+                    rustix::fs::mknodat(
+                        &place.parent,
+                        &place.name,
+                        FileType::CharacterDevice,
+                        mode,
+                        *device,
+                    )?;
                 }
                 Kind::BlockDevice(device) => {
                     rustix::fs::mknodat(&place.parent, &place.name, FileType::BlockDevice, mode, *device)?;

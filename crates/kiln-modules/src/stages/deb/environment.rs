@@ -135,7 +135,7 @@ impl<'a> Environment<'a> {
     ) -> Result<Result<(), Failure>, ModuleError> {
         let program = words.first().copied().unwrap_or_default();
         let failed = || ModuleError::io("run in the tree", Path::new(program));
-        let (reader, writer) = std::io::pipe().map_err(failed())?;
+        let (reader, writer) = io::pipe().map_err(failed())?;
         let mut command = Command::new(program);
         command
             .args(words.iter().skip(1))

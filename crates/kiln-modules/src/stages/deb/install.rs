@@ -65,7 +65,7 @@ pub(super) fn install(debs: &[Deb], answers: &str, context: &mut StageContext) -
         }
         // A thread of its own: the mounts that it makes are seen by its children only, and go with it.
         let installing = scope.spawn(|| {
-            let result = installation.run(&base, wanted, answers, &staging.path, context);
+            let result = installation.run(&base, &wanted, answers, &staging.path, context);
             // After a failure nobody waits for the rest.
             queue.stop();
             result
@@ -93,7 +93,7 @@ impl Installation<'_> {
     fn run(
         &mut self,
         base: &BTreeSet<usize>,
-        wanted: BTreeSet<usize>,
+        wanted: &BTreeSet<usize>,
         answers: &str,
         staging: &Path,
         context: &mut StageContext,
@@ -125,7 +125,7 @@ impl Installation<'_> {
         }
         let rest: BTreeSet<_> = wanted.difference(base).copied().collect();
         self.rounds(&mut environment, rest, configured)?;
-        self.configure_before_kernels(&mut environment, &wanted)?;
+        self.configure_before_kernels(&mut environment, wanted)?;
         configure::configure(&mut environment, &[])?;
         self.report(environment.context(), "configured");
         configure::audit(&mut environment)?;

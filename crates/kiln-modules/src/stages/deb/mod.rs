@@ -235,3 +235,5 @@ fn staging_directory(tree: &Path) -> PathBuf {
 mod testing;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod tests_system;

@@ -49,6 +49,11 @@ impl Builder {
         self
     }
 
+    pub(super) fn version(mut self, version: &str) -> Self {
+        self.control = self.control.replace("Version: 1.0", &format!("Version: {version}"));
+        self
+    }
+
     pub(super) fn member(mut self, name: &str, text: &str) -> Self {
         let mut header = header(EntryType::Regular, 0o755, text.len());
         append(&mut self.members, &mut header, name, text.as_bytes());
