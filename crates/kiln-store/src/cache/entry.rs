@@ -197,7 +197,9 @@ impl Entry {
                 self.commit_copy(name)
             }
             Err(error) => {
-                self.withdraw(&info, size)?;
+                // The first failure is the one to report (a full disk fails both); what stays accounted is
+                // too large a number, and counted again in time.
+                let _ = self.withdraw(&info, size);
                 Err(error)
             }
         }

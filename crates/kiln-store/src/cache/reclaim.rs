@@ -14,7 +14,7 @@ use super::entry::{Entry, holds, remove_entry};
 use super::files::{Locked, missing, open_locked};
 use super::load::{accounted, read_info};
 use super::{Cache, CacheError, OBJECT_LOCK, STAGE, TEMPORARY, UNINTERRUPTED, name, temporary};
-use crate::tree;
+use crate::tree::{self, TreeError};
 
 impl Cache {
     /// Removes what dead processes left and can be recognised while others use the cache: unlocked staging
@@ -23,12 +23,12 @@ impl Cache {
         for directory in [self.directory.join(STAGE), self.objects()] {
             for path in list(&directory)? {
                 if is_anonymous(&path) {
-                    self.reclaim_entry(&path)?;
+                    unless_mounted(self.reclaim_entry(&path))?;
                 }
             }
         }
         for path in list(&self.directory.join(TEMPORARY))? {
-            temporary::reclaim(&path)?;
+            unless_mounted(temporary::reclaim(&path))?;
         }
         Ok(())
     }
@@ -78,9 +78,11 @@ impl Cache {
         }
         // Without room for an entry, what is left behind has to be removed while the others wait.
         let grave = if left.is_empty() { None } else { self.stage().ok() };
+        let mounts = if left.is_empty() { Vec::new() } else { mount_points() };
         for (index, path) in left.iter().enumerate() {
             let moved = grave
                 .as_ref()
+                .filter(|_| !holds_mount(&mounts, path))
                 .is_some_and(|grave| std::fs::rename(path, grave.data().join(index.to_string())).is_ok());
             if !moved {
                 // Also where the staging area is linked to another file system. Best effort, and never
@@ -110,6 +112,27 @@ impl Cache {
         }
         Ok(counted)
     }
+}
+
+/// A mount that a killed reference has left keeps what leads to it; that must not keep the cache closed.
+fn unless_mounted(result: Result<(), CacheError>) -> Result<(), CacheError> {
+    match result {
+        Err(CacheError::Tree(TreeError::MountPoint { .. })) => Ok(()),
+        other => other,
+    }
+}
+
+/// Where something is mounted. Best effort: removal looks again at each directory.
+fn mount_points() -> Vec<PathBuf> {
+    let text = std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+    let points = text.lines().filter_map(|line| line.split(' ').nth(4));
+    points.map(|point| PathBuf::from(point.replace("\\040", " "))).collect()
+}
+
+/// Whether moving a directory would move mounts along, again and again each time the cache is opened.
+fn holds_mount(mounts: &[PathBuf], path: &Path) -> bool {
+    let Ok(path) = path.canonicalize() else { return false };
+    mounts.iter().any(|mount| mount.starts_with(&path))
 }
 
 fn is_anonymous(path: &Path) -> bool {

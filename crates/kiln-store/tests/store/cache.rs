@@ -415,3 +415,28 @@ fn root_a_staging_area_elsewhere_is_committed_by_copy() {
     assert_eq!(fs::read_to_string(scratch.path().join("objects/a/data/file")).expect("file"), "content");
     assert_eq!(cache.size().expect("size"), counted(scratch.path()));
 }
+
+#[test]
+fn root_a_mount_left_behind_neither_keeps_the_cache_closed_nor_is_removed_through() {
+    let scratch = scratch();
+    let cache = open(scratch.path());
+    let stale = scratch.path().join("stage/uuid-1");
+    let mounted = stale.join("data/tree/usr");
+    fs::create_dir_all(&mounted).expect("directory");
+    fs::write(stale.join("object.lock"), "").expect("lock");
+    let host = scratch.path().join("host");
+    fs::create_dir(&host).expect("directory");
+    fs::write(host.join("precious"), "x").expect("file");
+    rustix::mount::mount_bind(&host, &mounted).expect("bind mount");
+    let results = [cache.reclaim(), Cache::open(scratch.path(), CacheOptions::default()).map(drop), {
+        drop(cache);
+        Cache::open(scratch.path(), CacheOptions::default()).map(drop)
+    }];
+    let left = names(scratch.path(), "stage");
+    rustix::mount::unmount(&mounted, rustix::mount::UnmountFlags::DETACH).expect("unmount");
+    assert!(results.iter().all(Result::is_ok), "{results:?}");
+    assert_eq!(left, ["uuid-1"], "not moved either");
+    assert!(host.join("precious").exists());
+    drop(open(scratch.path()));
+    assert_eq!(names(scratch.path(), "stage"), Vec::<String>::new(), "gone as soon as it can");
+}

@@ -84,7 +84,7 @@ fn root_each_difference_is_found_and_named() {
             "xattr",
             |tree| {
                 rustix::fs::lsetxattr(tree.join("big"), "user.new", b"\x01\x02", XattrFlags::empty())
-                    .expect("xattr")
+                    .expect("xattr");
             },
             &["big: xattr user.new none != 0102"],
         ),
