@@ -61,6 +61,7 @@ const STATUS: &[&str] = &[
     "Umask",
 ];
 
+#[expect(clippy::zombie_processes, reason = "orphans are what the tests are about")]
 pub(crate) fn main(program: &str, arguments: &[&str]) -> ExitCode {
     // As a runner it has the module in front of the arguments that tell it what to do.
     let arguments = match arguments {
