@@ -40,7 +40,6 @@ pub(super) fn preinst(environment: &mut Environment<'_>, deb: &Deb) -> Result<()
         ("DPKG_MAINTSCRIPT_DEBUG", "0"),
         ("DPKG_ROOT", ""),
         ("DPKG_ADMINDIR", "/var/lib/dpkg"),
-        ("DPKG_RUNNING_VERSION", "1.21.22"),
     ];
     let result = environment.run(&["/var/lib/dpkg/tmp.ci/preinst", "install"], &variables, None)?;
     std::fs::remove_dir_all(&directory).map_err(ModuleError::io("remove directory", &directory))?;

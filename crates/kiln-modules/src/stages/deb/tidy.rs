@@ -5,7 +5,7 @@
 //! | logs of dpkg, alternatives, apt | hold the time of the build |
 //! | backups of dpkg's, debconf's and the account files | depend on the order of unimportant steps |
 //! | ldconfig's auxiliary cache | holds inode numbers and times |
-//! | `/etc/machine-id` emptied, D-Bus's removed | must differ from machine to machine; made at the first boot |
+//! | a new `/etc/machine-id` emptied, D-Bus's removed | must differ from machine to machine; made at the first boot |
 //! | random seed | must be nobody else's |
 //! | ssh host keys | must be nobody else's; a unit makes them at the first boot |
 
@@ -66,14 +66,18 @@ RequiredBy=ssh.service
 /// What was in the tree before the packages came.
 pub(super) struct Before {
     known: BTreeSet<PathBuf>,
+    machine_id: Option<Vec<u8>>,
     host_keys: BTreeSet<PathBuf>,
 }
 
 impl Before {
     /// Notes what is there.
     pub(super) fn look(tree: &Path) -> Self {
-        let known = NEW_ONLY.iter().chain([&MACHINE_ID]).map(|path| tree.join(path));
-        Self { known: known.filter(|path| path.exists()).collect(), host_keys: host_keys(tree) }
+        Self {
+            known: NEW_ONLY.iter().map(|path| tree.join(path)).filter(|path| path.exists()).collect(),
+            machine_id: fs::read(tree.join(MACHINE_ID)).ok(),
+            host_keys: host_keys(tree),
+        }
     }
 
     /// Removes what is not to stay.
@@ -86,9 +90,11 @@ impl Before {
                 remove(&path)?;
             }
         }
+        // systemd fills an empty one when it is configured: what somebody put there before comes back.
         let machine_id = tree.join(MACHINE_ID);
-        if machine_id.exists() && !self.known.contains(&machine_id) {
-            fs::write(&machine_id, "").map_err(ModuleError::io("empty", &machine_id))?;
+        let wanted = self.machine_id.as_deref().unwrap_or_default();
+        if machine_id.is_file() && fs::read(&machine_id).ok().as_deref() != Some(wanted) {
+            fs::write(&machine_id, wanted).map_err(ModuleError::io("write", &machine_id))?;
         }
         let mut removed = false;
         for key in host_keys(tree).difference(&self.host_keys) {
@@ -121,5 +127,55 @@ fn remove(path: &Path) -> Result<(), ModuleError> {
             Err(ModuleError::io("remove", path)(error))
         }
         _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn tree(files: &[&str]) -> tempfile::TempDir {
+        let scratch = tempfile::tempdir().expect("scratch directory");
+        for directory in ["etc/ssh", "etc/systemd/system", "var/log", "var/lib/dbus", "var/lib/systemd"] {
+            fs::create_dir_all(scratch.path().join(directory)).expect("directory");
+        }
+        for file in files {
+            fs::write(scratch.path().join(file), "old").expect("file");
+        }
+        scratch
+    }
+
+    fn change(tree: &Path) {
+        for file in [MACHINE_ID, "var/lib/dbus/machine-id", "var/log/dpkg.log", "etc/ssh/ssh_host_rsa_key"] {
+            fs::write(tree.join(file), "new").expect("file");
+        }
+    }
+
+    #[test]
+    fn what_only_this_machine_has_does_not_stay() {
+        let tree = tree(&[]);
+        let before = Before::look(tree.path());
+        change(tree.path());
+        before.tidy(tree.path()).expect("tidies");
+        assert_eq!(fs::read(tree.path().join(MACHINE_ID)).expect("file"), b"");
+        for file in ["var/lib/dbus/machine-id", "var/log/dpkg.log", "etc/ssh/ssh_host_rsa_key"] {
+            assert!(!tree.path().join(file).exists(), "{file}");
+        }
+        let link = fs::read_link(tree.path().join(UNIT_LINK)).expect("the unit is enabled");
+        assert_eq!(link, Path::new("/").join(UNIT));
+        assert!(tree.path().join(UNIT).is_file());
+    }
+
+    #[test]
+    fn what_was_there_before_stays() {
+        let tree = tree(&[MACHINE_ID, "var/log/dpkg.log", "etc/ssh/ssh_host_rsa_key"]);
+        let before = Before::look(tree.path());
+        change(tree.path());
+        before.tidy(tree.path()).expect("tidies");
+        assert_eq!(fs::read(tree.path().join(MACHINE_ID)).expect("file"), b"old");
+        for file in ["var/log/dpkg.log", "etc/ssh/ssh_host_rsa_key"] {
+            assert!(tree.path().join(file).exists(), "{file}");
+        }
+        assert!(!tree.path().join(UNIT).exists());
     }
 }
