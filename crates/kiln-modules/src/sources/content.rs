@@ -14,12 +14,20 @@ use std::fs::{self, File, Permissions, TryLockError};
 use std::io;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
 
 use kiln_api::ModuleError;
 
 use crate::checksum::Checksum;
 
 const PREFIX: &str = ".unverified-kiln-";
+
+/// The time of modification of all content: the first second after the epoch, because some programs take 0 for
+/// "no time".
+const MODIFIED: SystemTime = match SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(1)) {
+    Some(time) => time,
+    None => SystemTime::UNIX_EPOCH,
+};
 
 /// Whether verified content is in the cache.
 ///
@@ -98,6 +106,9 @@ impl Unverified {
         self.file
             .set_permissions(Permissions::from_mode(0o644))
             .map_err(ModuleError::io("set the mode of", &self.path))?;
+        // The time of the download says nothing about the content, and stages that copy files keep their times:
+        // with it, two builds of the same manifest would differ.
+        self.file.set_modified(MODIFIED).map_err(ModuleError::io("set the time of", &self.path))?;
         let target = self.path.parent().and_then(Path::parent).unwrap_or(Path::new("")).join(&self.name);
         fs::rename(&self.path, &target).map_err(ModuleError::io("move content to", &target))?;
         self.renamed = true;

@@ -56,6 +56,10 @@ pub(crate) fn image_packages(definition: &Definition) -> Vec<String> {
 pub(crate) fn build_packages(definition: &Definition) -> Vec<String> {
     // systemd: units are enabled, and users of the tree's own kind made, by its programs.
     let mut packages = vec![ESSENTIAL, "passwd", "systemd"];
+    if definition.customizations.timezone.is_some() {
+        // The zone is looked up among those of the build root.
+        packages.push("tzdata");
+    }
     let outputs = definition.outputs();
     if outputs.iter().any(|output| output.is_disk()) {
         packages.extend(["fdisk", "grub-common", "grub-pc-bin", tools(definition.kiln.root)]);
