@@ -85,14 +85,6 @@ pub(super) fn answer(environment: &mut Environment<'_>, lines: &str) -> Result<(
     })
 }
 
-/// Asks dpkg whether anything is left half done.
-pub(super) fn audit(environment: &mut Environment<'_>) -> Result<(), ModuleError> {
-    let result = environment.run(&["dpkg", "--audit"], &[], None)?;
-    result.map_err(|failure| {
-        ModuleError::invalid(format!("dpkg finds the result incomplete:\n{}", failure.tail))
-    })
-}
-
 /// Whether the tree has a dpkg that can be run.
 pub(super) fn has_dpkg(tree: &Path) -> bool {
     tree.join("usr/bin/dpkg").is_file()

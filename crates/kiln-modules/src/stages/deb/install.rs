@@ -128,8 +128,25 @@ impl Installation<'_> {
         self.configure_before_kernels(&mut environment, wanted)?;
         configure::configure(&mut environment, &[])?;
         self.report(environment.context(), "configured");
-        configure::audit(&mut environment)?;
+        self.check()?;
         environment.leave()
+    }
+
+    /// Makes sure that dpkg has left nothing half done.
+    fn check(&self) -> Result<(), ModuleError> {
+        let unfinished: Vec<_> = self
+            .database
+            .installed()?
+            .into_iter()
+            .filter(|known| known.state != "installed" && known.state != "config-files")
+            .map(|known| format!("`{}` is {}", known.package.id(), known.state))
+            .collect();
+        match unfinished.as_slice() {
+            [] => Ok(()),
+            packages => {
+                Err(ModuleError::invalid(format!("packages are not installed: {}", packages.join(", "))))
+            }
+        }
     }
 
     /// The base's scripts, in the order in which they can work.
