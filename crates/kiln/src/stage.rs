@@ -5,9 +5,7 @@
 
 use std::ffi::OsString;
 use std::io::Write as _;
-use std::os::unix::process::CommandExt as _;
-use std::path::Path;
-use std::process::{Command, ExitCode};
+use std::process::ExitCode;
 
 use kiln_api::ModuleError;
 use kiln_api::stage::{ARGUMENTS_PATH, EXCEPTION_PATH, METADATA_PATH, StageArguments, StageContext};
@@ -19,7 +17,11 @@ use serde_json::json;
 
 /// Runs the stage of that name with the arguments of the build root.
 pub(crate) fn run_stage(name: &str) -> ExitCode {
-    match stage(name) {
+    finish(name, stage(name))
+}
+
+fn finish(name: &str, result: Result<(), ModuleError>) -> ExitCode {
+    match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             // If nobody reads the output any more there is nobody to tell.
@@ -68,18 +70,9 @@ fn kind(error: &ModuleError) -> &'static str {
 
 /// Prepares the build root; then becomes the module, unless preparing is all that was asked for.
 pub(crate) fn run_runner(name: &str, arguments: &[OsString]) -> ExitCode {
-    let fail = |message: String| {
-        let _ = writeln!(std::io::stderr(), "{name}: {message}");
-        ExitCode::FAILURE
+    let result = match MODULES.runner(name) {
+        Some(runner) => kiln_modules::runners::run(runner, arguments),
+        None => Err(ModuleError::invalid(format!("unknown runner `{name}`"))),
     };
-    let Some(runner) = MODULES.runner(name) else { return fail(format!("unknown runner `{name}`")) };
-    if let Err(error) = (runner.prepare)(Path::new("/")) {
-        return fail(error.to_string());
-    }
-    let Some((program, rest)) = arguments.split_first() else { return fail("no module to run".to_owned()) };
-    if program == kiln_sandbox::PREPARE {
-        return ExitCode::SUCCESS;
-    }
-    let error = Command::new(program).args(rest).exec();
-    fail(format!("cannot run `{}`: {error}", program.display()))
+    finish(name, result)
 }

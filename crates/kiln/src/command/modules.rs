@@ -76,10 +76,14 @@ fn entries() -> Vec<Entry> {
 }
 
 impl Entry {
-    /// The first paragraph of the documentation, on one line.
+    /// The first sentence of the documentation, on one line.
     fn summary(&self) -> String {
         let paragraph = self.documentation.split("\n\n").next().unwrap_or_default();
-        paragraph.split_whitespace().collect::<Vec<_>>().join(" ")
+        let line = paragraph.split_whitespace().collect::<Vec<_>>().join(" ");
+        match line.split_once(". ") {
+            Some((sentence, _)) => format!("{sentence}."),
+            None => line,
+        }
     }
 }
 
