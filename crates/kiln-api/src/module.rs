@@ -47,8 +47,8 @@ impl Kind {
 
 /// The JSON schemas of a module, one per member of its description in a format-2 manifest.
 ///
-/// `options` is for every kind. `inputs`, `devices` and `mounts` are for stages, `references` for inputs;
-/// what is `None` may hold anything of its kind (for `inputs`: must be absent).
+/// `options` is for every kind. `inputs`, `devices` and `mounts` are for stages, `references` and `origins` for
+/// inputs, `required_members` for mounts; what is `None` may hold anything of its kind (for `inputs`: must be absent).
 #[derive(Clone, Debug, Default)]
 pub struct ModuleSchema {
     /// Schema of `options`; its `description` is the module's documentation.
@@ -65,6 +65,8 @@ pub struct ModuleSchema {
     pub references: Option<Value>,
     /// The values of `origin` that an input accepts.
     pub origins: &'static [&'static str],
+    /// The members that a mount's description needs beside `name` and `type`: `source`, `target`.
+    pub required_members: &'static [&'static str],
 }
 
 impl ModuleSchema {

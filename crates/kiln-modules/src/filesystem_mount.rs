@@ -15,6 +15,9 @@ use kiln_sys::filesystem::{MountError, MountOption, MountPlan, MountedFileSystem
 use rustix::fs::{Mode, OFlags, ResolveFlags, mkdirat, openat2};
 use rustix::io::Errno;
 
+/// What the description of a file system's mount cannot do without.
+pub(crate) const REQUIRED: &[&str] = &["source", "target"];
+
 /// Mounts the request's device as this kind of file system.
 pub(crate) fn mount(
     request: &MountRequest<'_>,
@@ -87,11 +90,13 @@ pub(crate) mod testing {
 
     use kiln_api::ModuleError;
     use kiln_api::device::{DeviceRequest, OpenDevice};
+    use kiln_api::module::Kind;
     use kiln_api::mount::{Mount, MountRequest, Mounted};
     use kiln_api::stage::Stage;
     use serde_json::{Value, json};
 
     use crate::MODULES;
+    use crate::schema_agreement::Agreement;
     use crate::stage_test;
 
     /// A formatted loop device and a directory to mount it in.
@@ -147,6 +152,18 @@ pub(crate) mod testing {
         pub(crate) fn close(mut self) {
             self.device.take().expect("open").close().expect("close");
             assert_eq!(stage_test::attached(&self.image), Vec::<String>::new());
+        }
+    }
+
+    /// A description without device or mount point is refused, here and there.
+    pub(crate) fn check_required(mount: &dyn Mount) {
+        let (name, required) = (mount.name(), super::REQUIRED);
+        assert_eq!(mount.schema().required_members, required);
+        for missing in required {
+            let mut around = json!({"name": "m", "type": name, "source": "d", "target": "/"});
+            around.as_object_mut().expect("an object").shift_remove(*missing);
+            let agreement = Agreement::of(Kind::Mount, name, mount.schema());
+            agreement.around(around).refuses([json!({})]);
         }
     }
 

@@ -168,7 +168,10 @@ impl Agreement {
         let schema = match self.kind {
             // A source's schema is that of its whole description.
             Kind::Source => self.schema.options.clone(),
-            _ => json!({"type": "object", "properties": properties}),
+            _ => {
+                let required = self.schema.required_members;
+                json!({"type": "object", "properties": properties, "required": required})
+            }
         };
         jsonschema::draft202012::new(&schema).unwrap_or_else(|error| panic!("{}: {error}", self.name))
     }

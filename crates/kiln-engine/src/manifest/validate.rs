@@ -1,6 +1,7 @@
 //! Checks the modules of a manifest and their options against the modules' schemas.
 //!
-//! Everything is checked and every fault reported. A schema is compiled once for each module, however many
+//! Everything is checked and every fault reported. What a schema is held against is what the document says, before
+//! references are resolved and absent members filled in: a schema tells `[]` from `{}`, the manifest does not. A schema is compiled once for each module, however many
 //! stages use it.
 
 use std::collections::HashMap;
@@ -17,7 +18,7 @@ use super::{Format, Manifest, Stage};
 
 /// Everything that is wrong with the modules and options of a manifest.
 pub fn validate(document: &Json, manifest: &Manifest, modules: &Modules) -> Vec<Finding> {
-    let mut checker = Checker { modules, findings: Findings::default(), compiled: HashMap::new() };
+    let mut checker = Checker { document, modules, findings: Findings::default(), compiled: HashMap::new() };
     for pipeline in manifest.pipelines.values() {
         for stage in &pipeline.stages {
             checker.stage(stage, manifest.format);
@@ -43,6 +44,7 @@ pub fn validate(document: &Json, manifest: &Manifest, modules: &Modules) -> Vec<
 type Key = (Kind, String, &'static str);
 
 struct Checker<'a> {
+    document: &'a Json,
     modules: &'a Modules,
     findings: Findings,
     compiled: HashMap<Key, Option<Validator>>,
@@ -95,7 +97,7 @@ impl Checker<'_> {
                 let hint = schema.origins.first().map(|origin| format!("its origin is `{origin}`"));
                 self.findings.hinted(&path.key("origin"), message, hint);
             }
-            let references = Value::Object(to_map(&input.references));
+            let references = find(self.document, &path.key("references")).map_or(Value::Null, Json::to_value);
             self.check(
                 Kind::Input,
                 &input.kind,
@@ -137,7 +139,15 @@ impl Checker<'_> {
                 modules.mounts.iter().map(|module| module.name()),
                 &path.key("type"),
             ) {
-                let schema = || modules.mount(&mount.kind).map(|module| module.schema().options);
+                let schema = modules.mount(&mount.kind).map(|module| module.schema()).unwrap_or_default();
+                let written = find(self.document, &path);
+                for member in schema.required_members {
+                    if written.is_none_or(|mount| mount.get(member).is_none()) {
+                        let message = format!("`{member}` is missing: `{}` needs it", mount.kind);
+                        self.findings.add(&path, message);
+                    }
+                }
+                let schema = || Some(schema.options.clone());
                 let options = Value::Object(to_map(&mount.options));
                 self.check(Kind::Mount, &mount.kind, "options", schema, &options, &path.key("options"));
             }
@@ -162,15 +172,8 @@ impl Checker<'_> {
             return;
         }
         if !stage.inputs.is_empty() {
-            let described = stage.inputs.iter().map(|(name, input)| {
-                let value = json!({
-                    "type": input.kind, "origin": input.origin,
-                    "references": to_map(&input.references), "options": to_map(&input.options),
-                });
-                (name.clone(), value)
-            });
-            let value = Value::Object(described.collect());
             let path = path.key("inputs");
+            let value = find(self.document, &path).map_or(Value::Null, Json::to_value);
             match &schema().inputs {
                 Some(inputs) => {
                     self.check(Kind::Stage, &stage.name, "inputs", || Some(inputs.clone()), &value, &path);
@@ -180,19 +183,13 @@ impl Checker<'_> {
         } else if let Some(inputs) = schema().inputs.clone() {
             self.check(Kind::Stage, &stage.name, "inputs", || Some(inputs), &json!({}), path);
         }
-        if let Some(devices) = schema().devices.clone() {
-            let described = stage.devices.iter().map(|(name, device)| {
-                (name.clone(), json!({"type": device.kind, "options": to_map(&device.options)}))
-            });
-            let value = Value::Object(described.collect());
-            self.check(Kind::Stage, &stage.name, "devices", || Some(devices), &value, &path.key("devices"));
-        }
-        if let Some(mounts) = schema().mounts.clone() {
-            let described = stage.mounts.iter().map(|mount| {
-                json!({"name": mount.name, "type": mount.kind, "source": mount.device, "target": mount.target})
-            });
-            let value = Value::Array(described.collect());
-            self.check(Kind::Stage, &stage.name, "mounts", || Some(mounts), &value, &path.key("mounts"));
+        let members = [("devices", &schema().devices, json!({})), ("mounts", &schema().mounts, json!([]))];
+        for (member, schema, absent) in members {
+            if let Some(schema) = schema.clone() {
+                let path = path.key(member);
+                let value = find(self.document, &path).map_or(absent, Json::to_value);
+                self.check(Kind::Stage, &stage.name, member, || Some(schema), &value, &path);
+            }
         }
     }
 
@@ -227,6 +224,15 @@ impl Checker<'_> {
     }
 }
 
+/// What the document says at a path.
+fn find<'d>(document: &'d Json, path: &JsonPath) -> Option<&'d Json> {
+    path.0.iter().try_fold(document, |value, step| match (step, value) {
+        (Step::Key(key), Json::Object(members)) => members.get(key),
+        (Step::Index(index), Json::Array(items)) => items.get(*index),
+        _ => None,
+    })
+}
+
 /// Cuts the quoted value out of a message that would fill the screen.
 fn shorten(message: &str) -> String {
     const LONGEST: usize = 300;
@@ -236,4 +242,125 @@ fn shorten(message: &str) -> String {
     let head: String = message.chars().take(LONGEST / 2).collect();
     let tail: Vec<char> = message.chars().rev().take(LONGEST / 3).collect();
     format!("{head} … {}", tail.into_iter().rev().collect::<String>())
+}
+
+#[cfg(test)]
+mod tests {
+    use kiln_api::ModuleError;
+    use kiln_api::input::{Input, InputReply, InputRequest, Store};
+    use kiln_api::mount::{Mount, MountRequest, Mounted};
+    use kiln_api::stage::StageModule;
+
+    use super::*;
+    use crate::manifest::load;
+
+    const MODULES: Modules = Modules {
+        stages: &[StageModule {
+            name: "org.osbuild.stage",
+            capabilities: &[],
+            schema: stage_schema,
+            run: |_| Err(ModuleError::invalid("never run")),
+        }],
+        sources: &[],
+        inputs: &[&Files],
+        devices: &[],
+        mounts: &[&FileSystem, &Bind],
+        runners: &[],
+    };
+
+    fn stage_schema() -> ModuleSchema {
+        let source = json!({"type": "object", "required": ["source"]});
+        ModuleSchema {
+            options: json!({"type": "object", "additionalProperties": false}),
+            inputs: Some(json!({"additionalProperties": {"required": ["references"]}})),
+            mounts: Some(json!({"type": "array", "maxItems": 2, "items": {"anyOf": [source, {}]}})),
+            ..ModuleSchema::default()
+        }
+    }
+
+    struct Files;
+
+    impl Input for Files {
+        fn name(&self) -> &'static str {
+            "org.osbuild.files"
+        }
+
+        fn schema(&self) -> ModuleSchema {
+            let references = json!({"anyOf": [{"type": "array"}, {"type": "object", "minProperties": 1}]});
+            ModuleSchema { options: json!({}), references: Some(references), ..ModuleSchema::default() }
+        }
+
+        fn map(&self, _: &InputRequest<'_>, _: &dyn Store) -> Result<InputReply, ModuleError> {
+            Err(ModuleError::invalid("never run"))
+        }
+    }
+
+    struct FileSystem;
+    struct Bind;
+
+    impl Mount for FileSystem {
+        fn name(&self) -> &'static str {
+            "org.osbuild.ext4"
+        }
+
+        fn schema(&self) -> ModuleSchema {
+            let required_members = &["source", "target"];
+            ModuleSchema { options: json!({}), required_members, ..ModuleSchema::default() }
+        }
+
+        fn mount(&self, _: &MountRequest<'_>) -> Result<Box<dyn Mounted>, ModuleError> {
+            Err(ModuleError::invalid("never run"))
+        }
+    }
+
+    impl Mount for Bind {
+        fn name(&self) -> &'static str {
+            "org.osbuild.bind"
+        }
+
+        fn schema(&self) -> ModuleSchema {
+            ModuleSchema { options: json!({}), ..ModuleSchema::default() }
+        }
+
+        fn mount(&self, request: &MountRequest<'_>) -> Result<Box<dyn Mounted>, ModuleError> {
+            FileSystem.mount(request)
+        }
+    }
+
+    /// The findings for a manifest of one stage with these members, one line each.
+    fn findings(members: &Value) -> Vec<String> {
+        let mut stage = json!({"type": "org.osbuild.stage"});
+        for (name, member) in members.as_object().expect("an object") {
+            stage[name] = member.clone();
+        }
+        let manifest = json!({"version": "2", "pipelines": [{"name": "p", "stages": [stage]}]});
+        let loaded = load(&manifest.to_string()).expect("well-formed");
+        let found = validate(&loaded.document, &loaded.manifest, &MODULES);
+        found.iter().map(|finding| format!("{}: {}", finding.path, finding.message)).collect()
+    }
+
+    #[test]
+    fn references_are_checked_as_they_are_written() {
+        let files = |references: Value| {
+            json!({"inputs": {"f": {
+                "type": "org.osbuild.files", "origin": "org.osbuild.source", "references": references,
+            }}})
+        };
+        assert_eq!(findings(&files(json!([]))), [""; 0]);
+        let found = findings(&files(json!({})));
+        assert_eq!(found.len(), 1, "{found:?}");
+        assert!(found[0].starts_with(".pipelines[0].stages[0].inputs.f.references: "), "{found:?}");
+    }
+
+    #[test]
+    fn a_mount_has_what_its_module_needs() {
+        let mount = |members: Value| json!({"mounts": [members]});
+        let place = ".pipelines[0].stages[0].mounts[0]";
+        let found = findings(&mount(json!({"name": "m", "type": "org.osbuild.ext4", "options": {}})));
+        let needed = ["source", "target"]
+            .map(|name| format!("{place}: `{name}` is missing: `org.osbuild.ext4` needs it"));
+        assert_eq!(found, needed);
+        assert_eq!(findings(&mount(json!({"name": "m", "type": "org.osbuild.bind"}))), [""; 0]);
+        assert_eq!(findings(&json!({})), [""; 0]);
+    }
 }

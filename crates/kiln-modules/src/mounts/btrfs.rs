@@ -49,7 +49,11 @@ impl Mount for Btrfs {
     }
 
     fn schema(&self) -> ModuleSchema {
-        ModuleSchema { options_optional: true, ..ModuleSchema::of::<Options>() }
+        ModuleSchema {
+            options_optional: true,
+            required_members: filesystem_mount::REQUIRED,
+            ..ModuleSchema::of::<Options>()
+        }
     }
 
     fn mount(&self, request: &MountRequest<'_>) -> Result<Box<dyn Mounted>, ModuleError> {
@@ -80,6 +84,7 @@ mod tests {
                 json!({"readonly": true, "norecovery": true, "subvol": "root", "compress": "zstd:1"}),
             ])
             .refuses([json!({"readonly": "true"}), json!({"subvol": 5}), json!({"umask": "077"})]);
+        filesystem_mount::testing::check_required(&Btrfs);
     }
 
     #[test]

@@ -31,7 +31,11 @@ impl Mount for Ext4 {
     }
 
     fn schema(&self) -> ModuleSchema {
-        ModuleSchema { options_optional: true, ..ModuleSchema::of::<Options>() }
+        ModuleSchema {
+            options_optional: true,
+            required_members: filesystem_mount::REQUIRED,
+            ..ModuleSchema::of::<Options>()
+        }
     }
 
     fn mount(&self, request: &MountRequest<'_>) -> Result<Box<dyn Mounted>, ModuleError> {
@@ -57,6 +61,7 @@ mod tests {
         Agreement::of(Kind::Mount, "org.osbuild.ext4", Ext4.schema())
             .accepts([json!({}), json!({"readonly": true, "norecovery": false})])
             .refuses([json!({"readonly": 1}), json!({"subvol": "x"}), json!({"uid": 0})]);
+        filesystem_mount::testing::check_required(&Ext4);
     }
 
     #[test]
