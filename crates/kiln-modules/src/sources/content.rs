@@ -24,10 +24,7 @@ const PREFIX: &str = ".unverified-kiln-";
 
 /// The time of modification of all content: the first second after the epoch, because some programs take 0 for
 /// "no time".
-const MODIFIED: SystemTime = match SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(1)) {
-    Some(time) => time,
-    None => SystemTime::UNIX_EPOCH,
-};
+const MODIFIED: Duration = Duration::from_secs(1);
 
 /// Whether verified content is in the cache.
 ///
@@ -108,7 +105,9 @@ impl Unverified {
             .map_err(ModuleError::io("set the mode of", &self.path))?;
         // The time of the download says nothing about the content, and stages that copy files keep their times:
         // with it, two builds of the same manifest would differ.
-        self.file.set_modified(MODIFIED).map_err(ModuleError::io("set the time of", &self.path))?;
+        self.file
+            .set_modified(SystemTime::UNIX_EPOCH + MODIFIED)
+            .map_err(ModuleError::io("set the time of", &self.path))?;
         let target = self.path.parent().and_then(Path::parent).unwrap_or(Path::new("")).join(&self.name);
         fs::rename(&self.path, &target).map_err(ModuleError::io("move content to", &target))?;
         self.renamed = true;
@@ -171,8 +170,9 @@ mod tests {
         assert!(is_cached(cache.path(), &checksum, None));
         assert!(is_cached(cache.path(), &checksum, Some(3)));
         assert!(!is_cached(cache.path(), &checksum, Some(4)));
-        let mode = fs::metadata(cache.path().join(ABC)).expect("metadata").permissions().mode();
-        assert_eq!(mode & 0o7777, 0o644);
+        let metadata = fs::metadata(cache.path().join(ABC)).expect("metadata");
+        assert_eq!(metadata.mode() & 0o7777, 0o644);
+        assert_eq!((metadata.mtime(), metadata.mtime_nsec()), (1, 0), "it is not the time of the download");
     }
 
     #[test]
