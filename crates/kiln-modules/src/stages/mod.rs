@@ -35,10 +35,10 @@ mod zstd;
 
 /// All native stages, sorted by name.
 pub(crate) const STAGES: &[StageModule] = &[
+    StageModule::of::<deb::InstallDebs>(),
     StageModule::of::<chmod::Chmod>(),
     StageModule::of::<chown::Chown>(),
     StageModule::of::<copy::Copy>(),
-    StageModule::of::<deb::InstallDebs>(),
     StageModule::of::<error::Fail>(),
     StageModule::of::<fstab::Fstab>(),
     StageModule::of::<groups::Groups>(),

@@ -73,7 +73,7 @@ mod tests {
     }
 
     fn content() -> String {
-        (0..300_000).map(|number| format!("{}\n", number * number % 7919)).collect()
+        (0..300_000_u64).map(|number| format!("{}\n", number * number % 7919)).collect()
     }
 
     fn fixture(files: &[(&str, &str)]) -> Fixture {
