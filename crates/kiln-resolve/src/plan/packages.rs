@@ -28,6 +28,8 @@ pub(crate) fn image_packages(definition: &Definition) -> Vec<String> {
         need(customizations.kernel.as_ref().map_or(KERNEL, |kernel| &kernel.value));
         need("initramfs-tools");
         need("systemd-sysv");
+        // Without it there is no logind, and a machine's power button does nothing.
+        need("dbus");
         need("udev");
         need(tools(definition.kiln.root));
     } else if let Some(kernel) = &customizations.kernel {

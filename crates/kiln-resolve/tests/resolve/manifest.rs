@@ -543,11 +543,11 @@ source-epoch = 5
       }
     ]
     "#);
-    let image = "apt base initramfs-tools libinit linux-image-cloud-amd64 passwd systemd systemd-sysv tzdata udev \
+    let image = "apt base dbus initramfs-tools libinit linux-image-cloud-amd64 passwd systemd systemd-sysv tzdata udev \
                  xfsprogs";
     let image: Vec<_> = image.split_whitespace().collect();
     assert_eq!(installed(&resolution.manifest, 1), image);
-    let build = "apt base fdisk grub-common grub-pc-bin libinit passwd qemu-utils systemd xfsprogs";
+    let build = "apt base fdisk grub-common grub-pc-bin libinit passwd qemu-utils systemd tzdata xfsprogs";
     assert_eq!(installed(&resolution.manifest, 0), build.split(' ').collect::<Vec<_>>());
 }
 
