@@ -29,6 +29,7 @@ mod systemd;
 mod tar;
 mod timezone;
 mod truncate;
+mod untar;
 mod users;
 mod xz;
 mod zstd;
@@ -62,6 +63,7 @@ pub(crate) const STAGES: &[StageModule] = &[
     StageModule::of::<tar::Tar>(),
     StageModule::of::<timezone::Timezone>(),
     StageModule::of::<truncate::Truncate>(),
+    StageModule::of::<untar::Untar>(),
     StageModule::of::<users::Users>(),
     StageModule::of::<xz::Xz>(),
     StageModule::of::<zstd::Zstd>(),

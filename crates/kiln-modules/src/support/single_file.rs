@@ -22,13 +22,8 @@ pub(crate) fn inputs() -> Value {
     })
 }
 
-/// Writes the file's content to `filename` through what `encode` makes of the target: a writer, and what finishes it.
-pub(crate) fn convert<W: Write>(
-    context: &StageContext,
-    filename: &str,
-    encoder: impl FnOnce(File, u64) -> io::Result<W>,
-    finish: impl FnOnce(W) -> io::Result<File>,
-) -> Result<(), ModuleError> {
+/// The directory of the input `file`, and the name of the one file in it.
+pub(crate) fn input(context: &StageContext) -> Result<(Root, String), ModuleError> {
     let input = context.arguments.inputs.get("file");
     let input = input.ok_or_else(|| ModuleError::invalid("the stage has no input `file`"))?;
     let files = input.data.get("files").and_then(Value::as_object).map(Map::keys);
@@ -37,9 +32,19 @@ pub(crate) fn convert<W: Write>(
         let reason = format!("the input `file` must hold one file, not {}", names.len());
         return Err(ModuleError::invalid(reason));
     };
-    let directory = Root::open(&input.path)?;
-    let source = directory.read(name)?;
-    let size = source.metadata().map_err(ModuleError::io("examine", directory.shown(name)))?.len();
+    Ok((Root::open(&input.path)?, (*name).clone()))
+}
+
+/// Writes the file's content to `filename` through what `encode` makes of the target: a writer, and what finishes it.
+pub(crate) fn convert<W: Write>(
+    context: &StageContext,
+    filename: &str,
+    encoder: impl FnOnce(File, u64) -> io::Result<W>,
+    finish: impl FnOnce(W) -> io::Result<File>,
+) -> Result<(), ModuleError> {
+    let (directory, name) = input(context)?;
+    let source = directory.read(&name)?;
+    let size = source.metadata().map_err(ModuleError::io("examine", directory.shown(&name)))?.len();
     let tree = Root::open(context.tree())?;
     let target = tree.create(filename)?;
     let failed = || tree.shown(filename);
