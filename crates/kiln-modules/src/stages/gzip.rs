@@ -37,12 +37,15 @@ impl Stage for Gzip {
     fn run(options: Options, context: &mut StageContext) -> Result<(), ModuleError> {
         // The number of Unix in the header, as the program of that name writes it.
         const UNIX: u8 = 3;
+        // The library's level 1 is made for network traffic: files are a fifth larger than those of `gzip -1`. Its
+        // level 2 gives smaller ones than that, in half the time.
+        const LEAST: u32 = 2;
         single_file::convert(
             context,
             &options.filename,
             |target, _size| {
                 let header = GzBuilder::new().operating_system(UNIX);
-                Ok(header.write(target, Compression::new(options.level)))
+                Ok(header.write(target, Compression::new(options.level.max(LEAST))))
             },
             GzEncoder::finish,
         )
@@ -83,7 +86,7 @@ mod tests {
     }
 
     fn content() -> String {
-        (0..300_000).map(|number| format!("{}\n", number * number % 7919)).collect()
+        (0..300_000_u64).map(|number| format!("{}\n", number * number % 7919)).collect()
     }
 
     fn fixture(files: &[(&str, &str)]) -> Fixture {
