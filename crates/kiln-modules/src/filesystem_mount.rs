@@ -110,6 +110,8 @@ pub(crate) mod testing {
 
     impl Disk {
         pub(crate) fn new<Format: Stage>(mebibytes: u64, options: &Value) -> Self {
+            // Whoever copies the host's mounts would keep the file system busy.
+            kiln_sys::chroot::private_mounts().expect("root");
             let directory = tempfile::tempdir().expect("tempdir");
             let [tree, dev, root] = ["tree", "dev", "root"].map(|name| {
                 let path = directory.path().join(name);

@@ -20,8 +20,9 @@ use rustix::mount::{
     fsconfig_set_flag, fsconfig_set_string, fsmount, fsopen, move_mount,
 };
 
-/// How long an unmount is tried again while something uses the file system: a child that has just been killed
-/// may take a moment to let go of its files.
+/// How long a mount or an unmount is tried again while something uses the file system: a child that has just been
+/// killed may take a moment to let go of its files, and a mount namespace that was copied while the file system was
+/// mounted has it until it has unmounted its copy.
 const BUSY_LIMIT: Duration = Duration::from_secs(5);
 
 /// The first and the longest pause between two tries; there is no event for a mount that ceases to be busy.
@@ -130,6 +131,12 @@ pub enum MountError {
     },
 }
 
+impl MountError {
+    fn is_busy(&self) -> bool {
+        matches!(self, Self::Create { error, .. } if error.raw_os_error() == Some(libc::EBUSY))
+    }
+}
+
 fn reason(log: &str, source: &io::Error) -> String {
     let hint = match source.raw_os_error() {
         Some(libc::ENOENT | libc::ENXIO) => {
@@ -160,12 +167,26 @@ pub struct MountedFileSystem {
 
 impl MountedFileSystem {
     /// Mounts a file system.
+    ///
+    /// A device whose file system was unmounted a moment ago may still be busy with it in another mount namespace, as
+    /// that of a sandbox that is just being started; it is waited for.
     pub fn mount(plan: &MountPlan<'_>) -> Result<Self, MountError> {
-        match mount_by_context(plan)? {
-            Answer::Mounted => {}
-            Answer::UseOldCall => mount_by_old_call(plan)?,
+        let deadline = Instant::now() + BUSY_LIMIT;
+        let mut pause = BUSY_PAUSES.0;
+        loop {
+            let result = match mount_by_context(plan) {
+                Ok(Answer::UseOldCall) => mount_by_old_call(plan),
+                result => result.map(drop),
+            };
+            match result {
+                Ok(()) => return Ok(Self { target: plan.target.to_owned(), mounted: true }),
+                Err(error) if error.is_busy() && Instant::now() < deadline => {
+                    std::thread::sleep(pause);
+                    pause = (pause * 2).min(BUSY_PAUSES.1);
+                }
+                Err(error) => return Err(error),
+            }
         }
-        Ok(Self { target: plan.target.to_owned(), mounted: true })
     }
 
     /// Where it is mounted.
@@ -320,7 +341,7 @@ fn holders(target: &Path) -> Vec<String> {
 }
 
 fn mounts_below(target: &Path) -> Vec<String> {
-    let table = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+    let table = fs::read_to_string("/proc/thread-self/mountinfo").unwrap_or_default();
     table
         .lines()
         .filter_map(|line| line.split(' ').nth(4))

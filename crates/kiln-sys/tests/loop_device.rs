@@ -5,6 +5,8 @@ use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::mpsc;
+use std::time::Duration;
 
 use kiln_sys::command::Run;
 use kiln_sys::filesystem::{MountError, MountOption, MountPlan, MountedFileSystem};
@@ -18,6 +20,8 @@ struct Scratch {
 
 impl Scratch {
     fn new() -> Self {
+        // Whoever copies the host's mounts would keep the file systems of these tests busy.
+        kiln_sys::chroot::private_mounts().expect("root");
         Self { directory: tempfile::tempdir().expect("tempdir") }
     }
 
@@ -275,6 +279,32 @@ fn root_a_busy_file_system_is_detached_and_its_users_are_named() {
 }
 
 #[test]
+fn root_a_device_that_is_busy_for_a_moment_is_waited_for() {
+    let scratch = Scratch::new();
+    let image = ext4(&scratch, "image");
+    let target = scratch.directory("target");
+    let device = attach(&image, &LoopOptions::default()).expect("attach");
+    let mounted = mount(&device, "ext4", &target, false, &[]).expect("mount");
+    let (copied, is_copied) = mpsc::channel();
+    let (go, may_go) = mpsc::channel();
+    let other = std::thread::spawn(move || {
+        kiln_sys::chroot::private_mounts().expect("root");
+        copied.send(()).expect("sent");
+        may_go.recv().expect("told");
+        // Long enough for a first try; the namespace goes with the thread.
+        std::thread::sleep(Duration::from_millis(30));
+    });
+    is_copied.recv().expect("a copy of the mounts");
+    mounted.unmount().expect("unmount");
+    go.send(()).expect("sent");
+    // The kernel neither mounts a file system read-only while it is mounted writable, nor the other way round.
+    let mounted = mount(&device, "ext4", &target, true, &[]).expect("mount read-only");
+    mounted.unmount().expect("unmount");
+    device.close().expect("close");
+    other.join().expect("ended");
+}
+
+#[test]
 fn root_a_dropped_mount_and_device_leave_nothing() {
     let scratch = Scratch::new();
     let image = ext4(&scratch, "image");
@@ -283,7 +313,7 @@ fn root_a_dropped_mount_and_device_leave_nothing() {
     let mounted = mount(&device, "ext4", &target, false, &[]).expect("mount");
     drop(mounted);
     drop(device);
-    let table = fs::read_to_string("/proc/self/mountinfo").expect("mountinfo");
+    let table = fs::read_to_string("/proc/thread-self/mountinfo").expect("mountinfo");
     assert!(!table.contains(target.to_str().expect("UTF-8")));
     assert_eq!(attached(&image), Vec::<String>::new());
 }

@@ -106,7 +106,7 @@ mod tests {
         let home = disk.mount(&Btrfs, "/home", &json!({"subvol": "home", "readonly": true})).expect("mount");
         fs::write(disk.root.join("zeros"), vec![b'a'; 8 << 20]).expect("write");
         assert!(fs::write(disk.root.join("home/file"), "").is_err());
-        let table = fs::read_to_string("/proc/self/mountinfo").expect("mountinfo");
+        let table = fs::read_to_string("/proc/thread-self/mountinfo").expect("mountinfo");
         let line = |path: &std::path::Path| {
             let place = format!(" {} ", path.display());
             table.lines().find(|line| line.contains(&place)).expect("mounted").to_owned()
