@@ -5,7 +5,8 @@
 //!             mounts/      shown as /run/osbuild/mounts
 //!             api/         the arguments file and sockets
 //!             var/         shown as /var: on disk, because it may grow large
-//! RUNDIR/…/                a tmpfs that allows device nodes, shown as /dev
+//! RUNDIR/dev/              a tmpfs of this run, in Kiln's own mount namespace: nothing of it can stay on the host
+//!            …/            a tmpfs that allows device nodes, shown as /dev
 //! ```
 
 use std::io;
@@ -14,8 +15,12 @@ use std::path::{Path, PathBuf};
 use kiln_sandbox::{Dev, SandboxError, prepare_dev};
 use kiln_store::cache::TemporaryDirectory;
 use kiln_store::object::ObjectStore;
+use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
 
 use super::RunError;
+
+/// The directory of device directories below the run directory.
+const DEV: &str = "dev";
 
 /// The directories of one run of a stage; removed when dropped.
 pub(super) struct Directories {
@@ -62,7 +67,26 @@ pub(super) fn dev(rundir: &Path) -> Result<(tempfile::TempDir, Dev), RunError> {
     Ok((directory, nodes?))
 }
 
+/// The place for device directories. On the host it is an empty directory.
+pub(super) struct PrivateRundir(PathBuf);
+
+impl PrivateRundir {
+    pub(super) fn mount(rundir: &Path) -> Result<Self, RunError> {
+        let path = rundir.join(DEV);
+        std::fs::create_dir_all(&path).map_err(RunError::io("create directory", &path))?;
+        mount("tmpfs", &path, "tmpfs", MountFlags::NOSUID, c"mode=0700")
+            .map_err(|error| RunError::io("mount tmpfs on", &path)(error.into()))?;
+        Ok(Self(path))
+    }
+}
+
+impl Drop for PrivateRundir {
+    fn drop(&mut self) {
+        // It vanishes with Kiln's mount namespace at the latest.
+        let _ = unmount(&self.0, UnmountFlags::DETACH);
+    }
+}
+
 fn dev_directory(rundir: &Path) -> io::Result<tempfile::TempDir> {
-    std::fs::create_dir_all(rundir)?;
-    tempfile::Builder::new().prefix("osbuild-dev-").tempdir_in(rundir)
+    tempfile::Builder::new().prefix("osbuild-dev-").tempdir_in(rundir.join(DEV))
 }

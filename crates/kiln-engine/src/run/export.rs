@@ -1,12 +1,13 @@
 //! Exports: finished trees in the user's output directory, one directory for each.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use kiln_store::object::{ExportOptions, Object};
+use rustix::fs::{Access, access};
 
-use super::{Context, RunError};
+use super::{Context, OutputError, RunError};
 use crate::event::{Event, Events};
 use crate::plan::Plan;
 
@@ -21,8 +22,18 @@ pub struct Exported {
     pub duration: Duration,
 }
 
+/// Makes the output directory, and makes sure that it can be written to.
+pub(super) fn check_output(output: &Path) -> Result<(), RunError> {
+    std::fs::create_dir_all(output)
+        .and_then(|()| Ok(access(output, Access::WRITE_OK | Access::EXEC_OK)?))
+        .map_err(failed(output, OutputError::Directory))
+}
+
 /// Exports what the plan says. `built` are the objects of this run; what the cache does not keep is moved, not
 /// copied, if nobody else needs it.
+///
+/// What has the export's name is whole: a new directory gets its name when everything is in it. Only a directory
+/// that is there already is filled in place.
 pub(super) fn export(
     context: &Context<'_>,
     plan: &Plan,
@@ -37,20 +48,42 @@ pub(super) fn export(
         objects.push(object.ok_or_else(|| RunError::Vanished { pipeline: export.pipeline.clone() })?);
     }
     drop(built);
-    let options = ExportOptions { no_preserve_owner: !context.keep_owners };
     for (export, object) in plan.exports.iter().zip(objects) {
         let start = Instant::now();
         events(Event::ExportStarted { name: &export.name });
         let path = output.join(&export.name);
-        std::fs::create_dir_all(&path).map_err(RunError::io("create directory", &path))?;
-        if object.is_floating() {
-            context.store.export_by_rename(object, &path, options)?;
+        if path.exists() {
+            put(context, object, &path)?;
         } else {
-            object.export(&path, options, context.interrupted)?;
+            let unfinished = tempfile::Builder::new()
+                .prefix(&format!(".{}-", export.name))
+                .tempdir_in(output)
+                .map_err(failed(output, OutputError::Directory))?;
+            let tree = unfinished.path().join("tree");
+            std::fs::create_dir(&tree).map_err(failed(&tree, OutputError::Directory))?;
+            put(context, object, &tree)?;
+            std::fs::rename(&tree, &path).map_err(failed(&path, OutputError::Directory))?;
         }
         let duration = start.elapsed();
         events(Event::ExportFinished { name: &export.name, duration });
         exported.push(Exported { name: export.name.clone(), path, duration });
     }
     Ok(exported)
+}
+
+fn put(context: &Context<'_>, object: Arc<Object>, path: &Path) -> Result<(), RunError> {
+    let options = ExportOptions { no_preserve_owner: !context.keep_owners };
+    let done = if object.is_floating() {
+        context.store.export_by_rename(object, path, options).map(|_| ())
+    } else {
+        object.export(path, options, context.interrupted)
+    };
+    done.map_err(|error| {
+        if error.is_interrupted() { RunError::Interrupted } else { failed(path, OutputError::Export)(error) }
+    })
+}
+
+fn failed<E>(path: &Path, kind: impl FnOnce(E) -> OutputError) -> impl FnOnce(E) -> RunError {
+    let path = path.to_owned();
+    move |error| RunError::Output { path, source: kind(error) }
 }

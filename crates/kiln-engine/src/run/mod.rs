@@ -30,7 +30,9 @@ use kiln_store::object::{Object, ObjectError, ObjectStore};
 
 pub use checkpoint::{Checkpoints, PatternError};
 pub use export::Exported;
+pub use stage::FULL;
 
+use self::directories::PrivateRundir;
 use crate::event::{Events, StageResult};
 use crate::manifest::{Id, Manifest};
 use crate::plan::{Cached, Plan};
@@ -159,6 +161,14 @@ pub enum RunError {
     /// Exports were asked for without a place for them.
     #[error("an export needs an output directory")]
     NoOutputDirectory,
+    /// The output directory cannot take an export.
+    #[error("cannot write to the output directory `{path}`", path = .path.display())]
+    Output {
+        /// The directory.
+        path: PathBuf,
+        /// The reason.
+        source: OutputError,
+    },
     /// A pipe could not be made.
     #[error("cannot make a pipe")]
     Pipe(#[source] io::Error),
@@ -172,6 +182,17 @@ pub enum RunError {
         /// The reason.
         source: io::Error,
     },
+}
+
+/// Why nothing can be put into an output directory.
+#[derive(Debug, thiserror::Error)]
+#[error(transparent)]
+#[non_exhaustive]
+pub enum OutputError {
+    /// It cannot be made or written to.
+    Directory(io::Error),
+    /// A tree cannot be copied or moved.
+    Export(ObjectError),
 }
 
 impl From<ObjectError> for RunError {
@@ -217,12 +238,29 @@ pub fn run(
     if !plan.exports.is_empty() && context.output_directory.is_none() {
         return Err(RunError::NoOutputDirectory);
     }
+    // What can be known to fail fails before anything is built.
+    for build in &plan.builds {
+        manifest
+            .pipelines
+            .get(&build.pipeline)
+            .map(|own| pipeline::choose_runner(context, own))
+            .transpose()?;
+    }
+    if !plan.exports.is_empty()
+        && let Some(output) = context.output_directory
+    {
+        export::check_output(output)?;
+    }
     // What the plan relies on must not be evicted meanwhile: a loaded object is locked.
     let _held = plan
         .cached
         .iter()
         .map(|cached| context.store.get(cached.id.as_str()))
         .collect::<Result<Vec<_>, _>>()?;
+    let _rundir = match plan.builds.as_slice() {
+        [] => None,
+        _ => Some(PrivateRundir::mount(context.rundir)?),
+    };
     let (mut outcome, built) = schedule::carry_out(context, manifest, plan, events)?;
     if outcome.success {
         outcome.exports = export::export(context, plan, built, events)?;

@@ -125,7 +125,7 @@ fn build_tree(
     }
 }
 
-fn choose_runner<'a>(context: &Context<'a>, pipeline: &Pipeline) -> Result<&'a str, RunError> {
+pub(super) fn choose_runner<'a>(context: &Context<'a>, pipeline: &Pipeline) -> Result<&'a str, RunError> {
     let requested = pipeline.runner.as_deref().unwrap_or(context.host_runner);
     let available = context.modules.runners.iter().map(|runner| runner.name);
     runner::choose(requested, available)

@@ -19,6 +19,13 @@ use crate::manifest::{Pipeline, Stage};
 /// How much is read from a stage at once.
 const CHUNK: usize = 32 * 1024;
 
+/// How the reason of a failure ends when there was no room left.
+pub const FULL: &str = "the file system of the cache is full";
+
+/// With less room than this, in bytes, a failure is most likely due to that: tools say it in many ways, or not
+/// at all.
+const LEAST_ROOM: u64 = 64 * 1024;
+
 /// What a stage is run with, beside itself.
 pub(super) struct StageRun<'a> {
     pub(super) context: &'a Context<'a>,
@@ -80,7 +87,8 @@ impl StageRun<'_> {
                 result.output.push_str(&line);
             }
         }
-        result.reason = ended.or(closed);
+        result.reason =
+            ended.or(closed).map(|reason| if self.is_full() { format!("{reason}; {FULL}") } else { reason });
         result.success = result.reason.is_none();
         result.duration = start.elapsed();
         Ok(result)
@@ -89,6 +97,11 @@ impl StageRun<'_> {
     /// Whether a reason is only an exit status, which needs no line in the output.
     fn exited(&self, reason: &str) -> bool {
         reason.starts_with("exit status")
+    }
+
+    fn is_full(&self) -> bool {
+        rustix::fs::statvfs(self.tree)
+            .is_ok_and(|volume| volume.f_bavail.saturating_mul(volume.f_frsize) < LEAST_ROOM)
     }
 
     fn reason(&self, ended: Ended) -> Option<String> {

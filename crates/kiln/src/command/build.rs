@@ -152,13 +152,17 @@ pub(crate) fn run_error(error: &RunError) -> CliError {
     let kind = match error {
         RunError::Interrupted => return CliError::new(Kind::Interrupted, "interrupted"),
         RunError::NoRunner { .. } => Kind::Usage,
+        RunError::Output { .. } => {
+            let shown = CliError::new(Kind::Environment, chain(error));
+            let room = if is_out_of_space(&shown) { "make room there, or " } else { "" };
+            return shown.hint(format!("{room}choose another directory with `--output-directory`"));
+        }
         RunError::NoOutputDirectory | RunError::Runner { .. } | RunError::Vanished { .. } => Kind::Build,
         _ => Kind::Environment,
     };
     let mut shown = CliError::new(kind, chain(error));
-    let out_of_space = shown.message.contains("No space left on device");
-    if out_of_space {
-        shown = shown.hint("make room on the file system of the cache, or choose another with `--cache`");
+    if is_out_of_space(&shown) {
+        shown = shown.hint(present::MAKE_ROOM);
     }
     if let RunError::NoRunner { source, .. } = error
         && let Some(near) = &source.near
@@ -166,6 +170,10 @@ pub(crate) fn run_error(error: &RunError) -> CliError {
         shown = shown.hint(format!("did you mean `{near}`?"));
     }
     shown
+}
+
+fn is_out_of_space(error: &CliError) -> bool {
+    error.message.contains("No space left on device")
 }
 
 /// Sets the cache's limit: what was asked for, else a sensible default where none was ever set.

@@ -16,7 +16,7 @@ use kiln_engine::event::Event;
 pub(crate) use json::{result1, result2};
 pub(crate) use plain::Plain;
 pub(crate) use progress::Progress;
-pub(crate) use summary::{failure, summary};
+pub(crate) use summary::{MAKE_ROOM, failure, summary};
 
 /// How progress is shown.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]

@@ -3,13 +3,17 @@
 use std::fmt::Write as _;
 
 use kiln_engine::plan::{bytes, count};
-use kiln_engine::run::Outcome;
+use kiln_engine::run::{FULL, Outcome};
 
 use super::seconds;
 use crate::error::{CliError, Kind};
 
 /// How many lines of a failed stage's output are shown.
 const TAIL: usize = 20;
+
+/// What to do when there is no room.
+pub(crate) const MAKE_ROOM: &str =
+    "make room on the file system of the cache, or choose another with `--cache`";
 
 /// The pipelines with their durations, the exports with their sizes.
 pub(crate) fn summary(outcome: &Outcome) -> String {
@@ -61,6 +65,9 @@ pub(crate) fn failure(outcome: &Outcome) -> CliError {
         if failed.len() > TAIL {
             error = error.place(format!("and {} more", failed.len() - TAIL));
         }
+        if failed.iter().any(|(_, _, reason)| reason.contains("No space left on device")) {
+            return error.hint(MAKE_ROOM);
+        }
         return error.hint("what was fetched is kept: run the same command again to go on from there");
     }
     let stage = outcome.pipelines.iter().filter(|pipeline| pipeline.failed).find_map(|pipeline| {
@@ -78,6 +85,9 @@ pub(crate) fn failure(outcome: &Outcome) -> CliError {
         error = error.place("(it wrote nothing)");
     } else {
         error = error.place(lines.get(lines.len().saturating_sub(TAIL)..).unwrap_or_default().join("\n"));
+    }
+    if reason.ends_with(FULL) {
+        error = error.hint(MAKE_ROOM);
     }
     error.hint(format!("the stage's id is {}; `--json` prints its whole output", stage.id))
 }
