@@ -92,7 +92,8 @@ pub(crate) fn chain(error: &dyn std::error::Error) -> String {
 }
 
 fn indent(text: &str) -> String {
-    text.lines().map(|line| format!("  {line}")).collect::<Vec<_>>().join("\n")
+    let indented = |line: &str| if line.is_empty() { String::new() } else { format!("  {line}") };
+    text.lines().map(indented).collect::<Vec<_>>().join("\n")
 }
 
 /// The error for a manifest that cannot be used.
@@ -101,7 +102,8 @@ pub(crate) fn manifest_error(name: &str, text: &str, error: &LoadError) -> CliEr
         LoadError::Syntax(fault) => {
             let place = Place::at(text, fault.offset, 1);
             CliError::new(Kind::Usage, format!("the manifest is not valid JSON: {}", fault.message))
-                .place(located(name, &place))
+                .place(located(name, &place, ""))
+                .hint("a manifest is one JSON object, without comments and trailing commas")
         }
         LoadError::Unsupported => CliError::new(Kind::Usage, format!("unsupported manifest format: {name}"))
             .hint("a manifest is a JSON object with `\"version\": \"2\"`, or one of format 1"),
@@ -122,7 +124,7 @@ pub(crate) fn findings_error(name: &str, text: &str, findings: &[Finding]) -> Cl
     let mut error = CliError::new(Kind::Usage, message);
     for finding in findings {
         let mut text = match Place::of(text, finding.place.as_ref().unwrap_or(&finding.path)) {
-            Some(place) => format!("{} ({})", located(name, &place), finding.path),
+            Some(place) => located(name, &place, &format!(" ({})", finding.path)),
             None => format!("{name}: {}", finding.path),
         };
         if single.is_none() {
@@ -139,6 +141,6 @@ pub(crate) fn findings_error(name: &str, text: &str, findings: &[Finding]) -> Cl
     }
 }
 
-fn located(name: &str, place: &Place) -> String {
-    format!("--> {name}:{}:{}\n{}", place.line, place.column, place.picture())
+fn located(name: &str, place: &Place, path: &str) -> String {
+    format!("--> {name}:{}:{}{path}\n{}", place.line, place.column, place.picture())
 }

@@ -17,6 +17,7 @@ use clap::{Parser, Subcommand};
 
 use crate::error::{CliResult, Kind};
 use crate::present::{print, say};
+use crate::settings;
 
 /// Build operating-system images from manifests and definitions
 ///
@@ -67,7 +68,10 @@ pub(crate) fn main(arguments: Vec<OsString>) -> ExitCode {
 /// Help and version go to standard output, mistakes to standard error.
 fn usage(error: &clap::Error) -> ExitCode {
     if error.use_stderr() {
-        say(error.render().ansi().to_string().trim_end());
+        let text = error.render();
+        // Colours are for people.
+        let text = if settings::stderr_is_terminal() { text.ansi().to_string() } else { text.to_string() };
+        say(text.trim_end());
         return Kind::Usage.code();
     }
     print(error.render());

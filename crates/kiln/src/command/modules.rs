@@ -143,7 +143,7 @@ fn describe_json(entry: &Entry) -> Value {
 fn describe(entry: &Entry) -> String {
     let mut text = format!("{} ({})\n\n", entry.name, entry.kind.noun());
     for line in entry.documentation.lines() {
-        let _ = writeln!(text, "  {line}");
+        let _ = if line.is_empty() { writeln!(text) } else { writeln!(text, "  {line}") };
     }
     if let Some(schema) = &entry.schema {
         text.push_str("\nOptions:\n");

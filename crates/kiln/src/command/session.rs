@@ -39,6 +39,8 @@ pub(crate) fn enter_private_namespace() -> CliResult {
 pub(crate) fn open_store(cache: &Path, interrupt: &Arc<AtomicBool>) -> CliResult<ObjectStore> {
     let options = StoreOptions { interrupt: Arc::clone(interrupt), ..StoreOptions::default() };
     ObjectStore::open(cache, options).map_err(|error| {
-        CliError::new(Kind::Environment, chain(&error)).place(format!("cache: {}", cache.display()))
+        CliError::new(Kind::Environment, chain(&error))
+            .place(format!("cache: {}", cache.display()))
+            .hint("choose another directory with `--cache`")
     })
 }
