@@ -1,0 +1,153 @@
+//! Interruption: in order by SIGINT and SIGTERM, by force with SIGKILL. Nothing is left, and the next build works.
+
+use std::process::Child;
+use std::time::Instant;
+
+use kiln_testkit::http::Reply;
+use rustix::process::{Pid, Signal, kill_process};
+
+use crate::manifests::{checksum, disk, download, good, manifest, mkdir, pipeline, scripted};
+use crate::world::{World, assert_shown, finish, names, wait_for};
+
+fn signal(child: &Child, signal: Signal) {
+    kill_process(Pid::from_child(child), signal).expect("it runs");
+}
+
+#[test]
+fn root_in_a_download() {
+    let world = World::new();
+    let content = vec![7; 100_000];
+    world.server.serve("/file", Reply::ok(content.clone()).stall_at(70_000));
+    let manifest = download(&checksum(&content), &world.server.url("/file"));
+    let run = world.build_command(&manifest, &["--export", "tree"]).spawn().expect("started");
+    world.server.wait_until_stalled(1);
+    signal(&run, Signal::INT);
+    assert_shown!(world, finish(run), @r#"
+    exit code 130
+    --- stderr
+    fetch org.osbuild.curl: 1 item for `tree`
+    fetch: sha256:[ID]: interrupted
+    fetch org.osbuild.curl: 1 item failed
+    error: interrupted
+    "#);
+    assert_eq!(names(&world.path("output")), [""; 0]);
+    world.server.serve("/file", Reply::ok(content));
+    world.assert_recovers(&manifest, "tree");
+}
+
+#[test]
+fn root_in_a_stage() {
+    for by in [Signal::INT, Signal::TERM] {
+        let world = World::new();
+        let slow = scripted("(sleep 1001 &); trap '' TERM INT; sleep 1000");
+        let run = world.build_command(&slow, &["--export", "tree"]).spawn().expect("started");
+        world.wait_for_process("sleep 1000");
+        signal(&run, by);
+        insta::allow_duplicates! {
+            assert_shown!(world, finish(run), @r#"
+            exit code 130
+            --- stderr
+            fetch org.osbuild.inline: 1 item for `build`
+            fetch org.osbuild.inline: done, 58 B in [TIME]
+            fetch org.osbuild.curl: 4 items for `build`
+            fetch org.osbuild.curl: done, 2.3 MB in [TIME]
+            build: 4 stages ([ID])
+            build: [1] org.osbuild.mkdir
+            build: [2] org.osbuild.copy
+            build: [3] org.osbuild.ln
+            build: [4] org.osbuild.chmod
+            build: done in [TIME]
+            tree: 1 stage ([ID])
+            tree: [1] org.osbuild.hostname
+            error: interrupted
+            "#);
+        }
+        assert_eq!(names(&world.path("output")), [""; 0]);
+        world.assert_recovers(&good("a"), "tree");
+    }
+}
+
+/// So many directories take long enough to be copied to be interrupted in between.
+#[test]
+fn root_in_an_export() {
+    let world = World::new();
+    let paths: Vec<String> = (0..10_000).map(|number| format!("/directory-{number}")).collect();
+    let paths: Vec<&str> = paths.iter().map(String::as_str).collect();
+    let large = manifest(&[pipeline("tree", &[mkdir(&paths)])]);
+    let run = world.build_command(&large, &["--export", "tree"]).spawn().expect("started");
+    // Under a name of its own until it is whole.
+    wait_for(|| names(&world.path("output")).first().cloned()).expect("an export");
+    signal(&run, Signal::INT);
+    assert_shown!(world, finish(run), @r#"
+    exit code 130
+    --- stderr
+    tree: 1 stage ([ID])
+    tree: [1] org.osbuild.mkdir
+    tree: done in [TIME]
+    error: interrupted
+    "#);
+    assert_eq!(names(&world.path("output")), [""; 0]);
+    world.assert_recovers(&large, "tree");
+    assert_eq!(names(&world.path("recovered/tree")).len(), paths.len());
+}
+
+/// A second signal does not wait for anything.
+#[test]
+fn root_twice() {
+    let world = World::new();
+    let content = vec![7; 100_000];
+    world.server.serve("/file", Reply::ok(content.clone()).stall_at(70_000));
+    let manifest = download(&checksum(&content), &world.server.url("/file"));
+    let run = world.build_command(&manifest, &["--export", "tree"]).spawn().expect("started");
+    world.server.wait_until_stalled(1);
+    signal(&run, Signal::INT);
+    // It may have ended already.
+    let _ = kill_process(Pid::from_child(&run), Signal::INT);
+    assert_eq!(finish(run).code(), Some(130));
+    world.server.serve("/file", Reply::ok(content));
+    world.assert_nothing_left();
+    world.build(&manifest, &["--export", "tree"]).succeeded();
+    world.assert_sound();
+}
+
+/// SIGKILL at moments spread over a build with loop devices and mounts: nothing stays on the host, and the next
+/// run reclaims what stayed in the cache.
+#[test]
+fn root_killed_at_any_moment_of_a_build_with_loop_devices_and_mounts() {
+    const KILLS: u32 = 30;
+    let world = World::new();
+    let start = Instant::now();
+    world.build(&disk("first", "32M"), &["--export", "image"]).succeeded();
+    let whole = start.elapsed();
+    for kill in 0..KILLS {
+        let manifest = disk(&format!("number-{kill}"), "32M");
+        let mut run = world.build_command(&manifest, &["--export", "image"]).spawn().expect("started");
+        let moment = Instant::now() + whole * kill / KILLS;
+        while let Some(left) = moment.checked_duration_since(Instant::now()) {
+            std::thread::park_timeout(left);
+        }
+        run.kill().expect("killed, or at its end");
+        finish(run);
+        world.assert_nothing_left();
+        let next = world.build(&manifest, &["--export", "image", "--progress", "none"]);
+        assert_eq!(next.code(), Some(0), "after kill {kill} at {:?}: {}", whole * kill / KILLS, next.shown());
+        world.assert_nothing_left();
+        world.assert_sound();
+    }
+}
+
+/// The same in a stage that would run for ever and whose processes ignore signals.
+#[test]
+fn root_killed_in_a_stage() {
+    let world = World::new();
+    let slow = scripted("(sleep 1001 &); trap '' TERM INT HUP; sleep 1000");
+    let mut run = world.build_command(&slow, &["--export", "tree"]).spawn().expect("started");
+    world.wait_for_process("sleep 1000");
+    run.kill().expect("killed");
+    finish(run);
+    world.assert_nothing_left();
+    world.build(&good("a"), &["--export", "tree"]).succeeded();
+    world.assert_sound();
+    // Where device nodes were, the host has nothing but the empty directory.
+    assert_eq!(names(std::path::Path::new("/run/osbuild/dev")), [""; 0]);
+}

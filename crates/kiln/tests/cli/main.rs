@@ -1,0 +1,12 @@
+//! The program from end to end: the real executable, hermetic worlds, everything it shows.
+//!
+//! Tests that build are named `root_…`: building needs root.
+
+mod commands;
+mod debian;
+mod interrupted;
+mod manifests;
+mod mistakes;
+mod osbuild;
+mod trouble;
+mod world;
