@@ -64,8 +64,7 @@ fn describe(os_release: &str) -> String {
             .map(str::trim)
             .filter(|line| !line.starts_with('#'))
             .filter_map(|line| line.split_once('='))
-            .filter(|(key, _)| *key == name)
-            .last()
+            .rfind(|(key, _)| *key == name)
             .map(|(_, value)| unquote(value))
     };
     let id = field("ID").unwrap_or_else(|| "linux".to_owned());

@@ -19,7 +19,7 @@ impl fmt::Display for Plan {
                 (0, _) => write!(out, ", size unknown")?,
                 (known, 0) => write!(out, ", {}", bytes(known))?,
                 (known, unknown) => {
-                    write!(out, ", {} and {} of unknown size", bytes(known), count(unknown, "item"))?
+                    write!(out, ", {} and {} of unknown size", bytes(known), count(unknown, "item"))?;
                 }
             }
             if fetch.cached > 0 {

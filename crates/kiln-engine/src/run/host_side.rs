@@ -34,7 +34,8 @@ pub(super) struct HostSideError {
     action: &'static str,
     name: String,
     module: String,
-    source: ModuleError,
+    // Boxed, because most results have none.
+    source: Box<ModuleError>,
 }
 
 /// What is open for a stage. [`close`](Self::close) undoes it and says what failed; dropping it undoes it as
@@ -199,7 +200,12 @@ impl Drop for HostSide {
 
 fn failed(action: &'static str, name: &str, module: &str) -> impl Fn(ModuleError) -> HostSideError {
     let (name, module) = (name.to_owned(), module.to_owned());
-    move |source| HostSideError { action, name: name.clone(), module: module.clone(), source }
+    move |source| HostSideError {
+        action,
+        name: name.clone(),
+        module: module.clone(),
+        source: Box::new(source),
+    }
 }
 
 fn unknown(kind: &str, name: &str) -> ModuleError {

@@ -21,13 +21,13 @@ pub(crate) fn result2(manifest: &Manifest, outcome: &Outcome, store: &ObjectStor
         insert_error(
             &mut result,
             "org.osbuild.error.source",
-            json!({"source": {"type": source, "output": error}}),
+            &json!({"source": {"type": source, "output": error}}),
         );
     } else if let Some(stage) = failed_stage {
         let stage = json!({
             "id": stage.id.as_str(), "type": stage.name, "output": stage.output, "error": stage.error,
         });
-        insert_error(&mut result, "org.osbuild.error.stage", json!({"stage": stage}));
+        insert_error(&mut result, "org.osbuild.error.stage", &json!({"stage": stage}));
     } else {
         result.insert("type".to_owned(), json!("result"));
         result.insert("success".to_owned(), json!(true));
@@ -87,7 +87,7 @@ fn stage1(stage: &StageResult) -> Value {
     })
 }
 
-fn insert_error(result: &mut Map<String, Value>, kind: &str, details: Value) {
+fn insert_error(result: &mut Map<String, Value>, kind: &str, details: &Value) {
     result.insert("type".to_owned(), json!("error"));
     result.insert("success".to_owned(), json!(false));
     result.insert("error".to_owned(), json!({"type": kind, "details": details}));

@@ -49,7 +49,7 @@ impl Plain {
                 }
             }
             Event::Waiting { pipeline } => {
-                say(format_args!("{pipeline}: waiting for another program that builds it"))
+                say(format_args!("{pipeline}: waiting for another program that builds it"));
             }
             Event::PipelineStarted { pipeline, id, stages } => {
                 say(format_args!("{pipeline}: {} ({id})", count(*stages, "stage")));
@@ -68,7 +68,7 @@ impl Plain {
                 say(format_args!("{pipeline}: {word} in {}", seconds(*duration)));
             }
             Event::ExportFinished { name, duration } => {
-                say(format_args!("export {name}: {}", seconds(*duration)))
+                say(format_args!("export {name}: {}", seconds(*duration)));
             }
             Event::Warning { message } => say(format_args!("warning: {message}")),
             Event::Output { .. } | Event::ExportStarted { .. } => {}

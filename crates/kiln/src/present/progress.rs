@@ -72,7 +72,7 @@ impl Progress {
                 }
             }
             Event::Waiting { pipeline } => {
-                self.note(&format!("{pipeline}: waiting for another program that builds it"))
+                self.note(&format!("{pipeline}: waiting for another program that builds it"));
             }
             Event::PipelineStarted { pipeline, stages, .. } => {
                 let template = "{prefix:>12.green} {spinner} [{pos}/{len}] {elapsed} {wide_msg}";
