@@ -305,7 +305,7 @@ mod tests {
         let data = format!("invalid option `{ABC}.data`: ");
         let cases = [
             (item("base64", "YWJk"), other_checksum.clone()),
-            (item("base64", ""), other_checksum.clone()),
+            (item("base64", ""), other_checksum),
             (item("base64", "YWJ"), format!("{data}not valid base64: the end is missing")),
             (item("lzma+base64", "YWJj"), format!("{data}not valid lzma: ")),
             (item("lzma+base64", XZ_CUT), format!("{data}not valid lzma: ")),
