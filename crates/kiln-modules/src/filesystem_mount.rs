@@ -171,7 +171,7 @@ pub(crate) mod testing {
 
     /// What both ext4 and XFS can do.
     pub(crate) fn check_journalling<Format: Stage>(mount: &dyn Mount, mebibytes: u64) {
-        let disk = Disk::new::<Format>(mebibytes, &json!({"uuid": stage_test::UUID}));
+        let disk = Disk::new::<Format>(mebibytes, &json!({"uuid": stage_test::unique_uuid()}));
         let mounted = disk.mount(mount, "/", &Value::Null).expect("mount");
         assert_eq!(mounted.path(), Some(disk.root.as_path()));
         fs::write(disk.root.join("file"), "content").expect("write");

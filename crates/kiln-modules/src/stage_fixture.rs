@@ -124,22 +124,9 @@ impl Fixture {
 
     /// Runs the reference's stage; whether it succeeded, and what it said. `None` without a reference.
     pub(crate) fn run_reference(&self, name: &str, options: Value) -> Option<(bool, String)> {
-        let reference = reference(name)?;
         let mut arguments = self.arguments.clone();
         arguments["options"] = options;
-        let path = self.directory.path().join("arguments");
-        write(&path, &arguments.to_string());
-        let output = Command::new("python3")
-            .args(["-c", REFERENCE_START])
-            .arg(reference.join("stages").join(name))
-            .arg(path)
-            .env("PYTHONPATH", reference)
-            .env("PYTHONDONTWRITEBYTECODE", "1")
-            .env("PYTHONUNBUFFERED", "1")
-            .current_dir("/")
-            .output()
-            .expect("python3 is installed where the reference is");
-        Some((output.status.success(), String::from_utf8_lossy(&output.stdout).into_owned()))
+        run_reference(name, &arguments)
     }
 
     /// Every file of the tree and the mounts, one line each with all that a stage may have set but times.
@@ -151,6 +138,25 @@ impl Fixture {
         }
         lines
     }
+}
+
+/// Runs the reference's stage with these arguments; whether it succeeded, and what it said. `None` without a
+/// reference.
+pub(crate) fn run_reference(name: &str, arguments: &Value) -> Option<(bool, String)> {
+    let reference = reference(name)?;
+    let file = tempfile::NamedTempFile::new().expect("a temporary file");
+    write(file.path(), &arguments.to_string());
+    let output = Command::new("python3")
+        .args(["-c", REFERENCE_START])
+        .arg(reference.join("stages").join(name))
+        .arg(file.path())
+        .env("PYTHONPATH", reference)
+        .env("PYTHONDONTWRITEBYTECODE", "1")
+        .env("PYTHONUNBUFFERED", "1")
+        .current_dir("/")
+        .output()
+        .expect("python3 is installed where the reference is");
+    Some((output.status.success(), String::from_utf8_lossy(&output.stdout).into_owned()))
 }
 
 /// Runs a stage and the reference's stage of that name on equal trees and asserts that both succeed or fail

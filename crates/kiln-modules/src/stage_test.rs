@@ -1,6 +1,7 @@
 //! Runs stages on files that stand in for block devices, and asks the usual tools what came out.
 
 use std::path::Path;
+use std::time::SystemTime;
 
 use kiln_api::ModuleError;
 use kiln_api::stage::{Stage, StageContext};
@@ -9,6 +10,14 @@ use serde_json::{Map, Value, json};
 
 /// Some UUID.
 pub(crate) const UUID: &str = "6a1c5b7c-2b3c-4bd2-8f70-6d2c7cbd3b1f";
+
+/// A UUID for a file system on a device: `mkfs.btrfs` and the kernel refuse one that another device has, be it that of
+/// another test.
+pub(crate) fn unique_uuid() -> String {
+    let time = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    let low = time.as_nanos() & 0xffff_ffff_ffff;
+    format!("{:08x}-2b3c-4bd2-8f70-{low:012x}", std::process::id())
+}
 
 /// A context with these members of the arguments; what is missing is empty.
 pub(crate) fn context(members: &Value) -> StageContext {
@@ -62,34 +71,4 @@ pub(crate) fn attached(backing: &Path) -> Vec<String> {
         }
     }
     found
-}
-
-/// A stage of the reference, as a program to compare with.
-pub(crate) struct Reference {
-    checkout: std::path::PathBuf,
-    name: &'static str,
-}
-
-impl Reference {
-    /// The reference's stage of that name, if its checkout is known.
-    pub(crate) fn stage(name: &'static str) -> Option<Self> {
-        let checkout = crate::schema_agreement::reference(name)?;
-        Some(Self { checkout, name })
-    }
-
-    /// Runs the stage with these arguments of its main function.
-    pub(crate) fn run(&self, arguments: &Value) {
-        let program = "import importlib.machinery as m, importlib.util as u, json, sys\n\
-                       l = m.SourceFileLoader('stage', sys.argv[1])\n\
-                       s = u.module_from_spec(u.spec_from_loader('stage', l))\n\
-                       l.exec_module(s)\n\
-                       s.main(**json.load(sys.stdin))\n";
-        Run::new("python3")
-            .args(["-B", "-c", program])
-            .arg(self.checkout.join("stages").join(self.name))
-            .env("PYTHONPATH", &self.checkout)
-            .input(arguments.to_string())
-            .output()
-            .expect(self.name);
-    }
 }

@@ -168,7 +168,7 @@ fn root_closing_waits_for_others_who_have_the_device_open() {
     let image = scratch.file("image", MIB);
     let device = attach(&image, &LoopOptions::default()).expect("attach");
     let other = File::open(device.path()).expect("open");
-    let (send, receive) = std::sync::mpsc::channel();
+    let (send, receive) = mpsc::channel();
     std::thread::scope(|scope| {
         let closing = scope.spawn(move || {
             send.send(()).expect("send");

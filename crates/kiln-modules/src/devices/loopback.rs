@@ -241,7 +241,7 @@ mod tests {
 
     use super::*;
     use crate::schema_agreement::Agreement;
-    use crate::stage_test::{self, UUID, attribute};
+    use crate::stage_test::{self, attribute, unique_uuid};
     use crate::stages::testing::{MkfsBtrfs, MkfsExt4, MkfsFat, MkfsXfs, Mkswap, Sfdisk};
 
     struct Scratch {
@@ -252,6 +252,8 @@ mod tests {
 
     impl Scratch {
         fn new(size: u64) -> Self {
+            // Whoever copies the host's mounts would keep what is mounted here busy.
+            kiln_sys::chroot::private_mounts().expect("root");
             let directory = tempfile::tempdir().expect("tempdir");
             let (tree, dev) = (directory.path().join("tree"), directory.path().join("dev"));
             fs::create_dir(&tree).expect("create");
@@ -356,11 +358,11 @@ mod tests {
     fn root_file_systems_are_made_in_their_part_of_a_disk() {
         type Make = fn(&Path, &Value) -> Result<(), ModuleError>;
         let cases: [(&str, u64, Make, Value); 5] = [
-            ("ext4", 16, stage_test::run_on::<MkfsExt4>, json!({"uuid": UUID, "label": "part"})),
-            ("xfs", 320, stage_test::run_on::<MkfsXfs>, json!({"uuid": UUID, "label": "part"})),
-            ("btrfs", 128, stage_test::run_on::<MkfsBtrfs>, json!({"uuid": UUID, "label": "part"})),
+            ("ext4", 16, stage_test::run_on::<MkfsExt4>, json!({"uuid": unique_uuid(), "label": "part"})),
+            ("xfs", 320, stage_test::run_on::<MkfsXfs>, json!({"uuid": unique_uuid(), "label": "part"})),
+            ("btrfs", 128, stage_test::run_on::<MkfsBtrfs>, json!({"uuid": unique_uuid(), "label": "part"})),
             ("vfat", 16, stage_test::run_on::<MkfsFat>, json!({"volid": "7B7795E7", "label": "part"})),
-            ("swap", 1, stage_test::run_on::<Mkswap>, json!({"uuid": UUID, "label": "part"})),
+            ("swap", 1, stage_test::run_on::<Mkswap>, json!({"uuid": unique_uuid(), "label": "part"})),
         ];
         for (kind, mebibytes, make, options) in cases {
             let scratch = Scratch::new((mebibytes + 2) << 20);

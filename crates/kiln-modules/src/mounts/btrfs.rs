@@ -73,7 +73,7 @@ mod tests {
     use super::*;
     use crate::filesystem_mount::testing::Disk;
     use crate::schema_agreement::Agreement;
-    use crate::stage_test::UUID;
+    use crate::stage_test::unique_uuid;
     use crate::stages::testing::MkfsBtrfs;
 
     #[test]
@@ -89,7 +89,7 @@ mod tests {
 
     #[test]
     fn root_subvolumes_and_compression_are_as_asked() {
-        let disk = Disk::new::<MkfsBtrfs>(128, &json!({"uuid": UUID}));
+        let disk = Disk::new::<MkfsBtrfs>(128, &json!({"uuid": unique_uuid()}));
         let mounted = disk.mount(&Btrfs, "/", &Value::Null).expect("mount");
         for name in ["root", "home"] {
             Run::new("btrfs")
@@ -128,7 +128,7 @@ mod tests {
 
     #[test]
     fn root_refused_options_are_named() {
-        let disk = Disk::new::<MkfsBtrfs>(128, &json!({"uuid": UUID}));
+        let disk = Disk::new::<MkfsBtrfs>(128, &json!({"uuid": unique_uuid()}));
         let message = |options| disk.mount(&Btrfs, "/", &options).err().expect("refused").to_string();
         let compress = message(json!({"compress": "gzip"}));
         assert!(compress.starts_with("btrfs refused the mount option `compress=gzip`: "), "{compress}");

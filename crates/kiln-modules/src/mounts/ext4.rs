@@ -53,7 +53,7 @@ mod tests {
     use super::*;
     use crate::filesystem_mount::testing::{Disk, check_journalling};
     use crate::schema_agreement::Agreement;
-    use crate::stage_test::UUID;
+    use crate::stage_test::unique_uuid;
     use crate::stages::testing::{MkfsExt4, Mkswap};
 
     #[test]
@@ -71,7 +71,7 @@ mod tests {
 
     #[test]
     fn root_a_device_without_the_file_system_is_explained() {
-        let disk = Disk::new::<Mkswap>(4, &json!({"uuid": UUID}));
+        let disk = Disk::new::<Mkswap>(4, &json!({"uuid": unique_uuid()}));
         let error = disk.mount(&Ext4, "/", &Value::Null).err().expect("no ext4").to_string();
         assert!(error.starts_with(&format!("cannot mount `{}` as ext4: ", disk.node.display())), "{error}");
         disk.close();

@@ -53,7 +53,7 @@ mod tests {
     use super::*;
     use crate::filesystem_mount::testing::{Disk, check_journalling};
     use crate::schema_agreement::Agreement;
-    use crate::stage_test::UUID;
+    use crate::stage_test::unique_uuid;
     use crate::stages::testing::MkfsXfs;
 
     #[test]
@@ -71,7 +71,7 @@ mod tests {
 
     #[test]
     fn root_a_journal_can_only_be_left_alone_read_only() {
-        let disk = Disk::new::<MkfsXfs>(320, &json!({"uuid": UUID}));
+        let disk = Disk::new::<MkfsXfs>(320, &json!({"uuid": unique_uuid()}));
         let error = disk.mount(&Xfs, "/", &json!({"norecovery": true})).err().expect("refused").to_string();
         assert!(error.contains("as xfs with the options `norecovery`: "), "{error}");
         disk.close();
