@@ -134,10 +134,10 @@ fn sources(outcome: &Outcome) -> Value {
     for fetch in &outcome.fetches {
         let entries = by_source.entry(&fetch.source).or_default();
         for item in &fetch.results {
-            let mut entry = json!({"cached": item.cached, "checksum": item.checksum});
-            if let (Some(error), Value::Object(members)) = (&item.error, &mut entry) {
-                members.insert("error".to_owned(), json!(error));
-            }
+            let entry = match &item.error {
+                Some(error) => json!({"checksum": item.checksum, "error": error}),
+                None => json!({"cached": item.cached, "checksum": item.checksum}),
+            };
             entries.push(entry);
         }
     }

@@ -376,7 +376,7 @@ fn root_single_flight() {
     export tree: [TIME]
       tree [TIME]  0 stages
     built in [TIME]
-    "#)
+    "#);
     });
     let first = finish(first).succeeded();
     assert_eq!(first.stderr.matches("org.osbuild.hostname").count(), 1, "{}", first.stderr);

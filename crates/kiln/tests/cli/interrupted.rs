@@ -1,10 +1,11 @@
 //! Interruption: in order by SIGINT and SIGTERM, by force with SIGKILL. Nothing is left, and the next build works.
 
+use std::os::unix::process::CommandExt as _;
 use std::process::Child;
 use std::time::Instant;
 
 use kiln_testkit::http::Reply;
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 
 use crate::manifests::{checksum, disk, download, good, manifest, mkdir, pipeline, scripted};
 use crate::world::{World, assert_shown, finish, names, wait_for};
@@ -37,12 +38,18 @@ fn root_in_a_download() {
 
 #[test]
 fn root_in_a_stage() {
-    for by in [Signal::INT, Signal::TERM] {
+    // A terminal sends SIGINT to the whole process group.
+    for (by, group) in [(Signal::INT, false), (Signal::TERM, false), (Signal::INT, true)] {
         let world = World::new();
         let slow = scripted("(sleep 1001 &); trap '' TERM INT; sleep 1000");
-        let run = world.build_command(&slow, &["--export", "tree"]).spawn().expect("started");
+        let run =
+            world.build_command(&slow, &["--export", "tree"]).process_group(0).spawn().expect("started");
         world.wait_for_process("sleep 1000");
-        signal(&run, by);
+        if group {
+            kill_process_group(Pid::from_child(&run), by).expect("it runs");
+        } else {
+            signal(&run, by);
+        }
         insta::allow_duplicates! {
             assert_shown!(world, finish(run), @r#"
             exit code 130

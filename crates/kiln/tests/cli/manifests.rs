@@ -120,7 +120,7 @@ pub(crate) fn disk(name: &str, size: &str) -> Value {
 pub(crate) fn scripted(script: &str) -> Value {
     let mut result = manifest(&[]);
     let script = add_inline(&mut result, format!("#!/usr/bin/sh\n{script}").as_bytes());
-    let mut files = vec![(script.clone(), "/usr/bin/systemd-firstboot".to_owned())];
+    let mut files = vec![(script, "/usr/bin/systemd-firstboot".to_owned())];
     for program in ["/usr/bin/dash", "/usr/bin/sleep"] {
         files.push((add_host_file(&mut result, program), program.to_owned()));
         for library in libraries(program) {
