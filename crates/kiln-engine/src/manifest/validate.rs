@@ -7,6 +7,7 @@
 use std::collections::HashMap;
 
 use jsonschema::Validator;
+use jsonschema::error::ValidationErrorKind;
 use jsonschema::paths::LocationSegment;
 use kiln_api::module::{Kind, ModuleSchema, Modules};
 use serde_json::{Value, json};
@@ -215,12 +216,22 @@ impl Checker<'_> {
                     LocationSegment::Property(key) => Step::Key(key.to_string()),
                     LocationSegment::Index(index) => Step::Index(index),
                 }));
-                (path, shorten(&error.to_string()))
+                // The unknown key itself is shown, not the object that it is in.
+                let place = match error.kind() {
+                    ValidationErrorKind::AdditionalProperties { unexpected } => {
+                        unexpected.first().map(|key| path.key(key))
+                    }
+                    _ => None,
+                };
+                Finding {
+                    path,
+                    place,
+                    message: shorten(&error.to_string()),
+                    hint: Some(format!("`kiln modules show {name}` documents what it takes")),
+                }
             })
             .collect();
-        for (path, message) in faults {
-            self.findings.add(&path, message);
-        }
+        self.findings.0.extend(faults);
     }
 }
 

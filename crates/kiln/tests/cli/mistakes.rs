@@ -117,9 +117,10 @@ fn root_unknown_key() {
     exit code 2
     --- stderr
     error: Additional properties are not allowed ('path' was unexpected)
-      --> manifest.json:9:11 (.pipelines[0].stages[0].options)
-                "options": {
-                ^^^^^^^^^
+      --> manifest.json:11:21 (.pipelines[0].stages[0].options)
+                  "path": 1
+                          ^
+    hint: `kiln modules show org.osbuild.mkdir` documents what it takes
     "#);
 }
 
@@ -135,6 +136,7 @@ fn root_wrong_option() {
       --> manifest.json:13:28 (.pipelines[0].stages[0].options.paths[0].parents)
                       "parents": "yes"
                                  ^^^^^
+    hint: `kiln modules show org.osbuild.mkdir` documents what it takes
     "#);
     let missing = json!({"type": "org.osbuild.hostname", "options": {}});
     assert_shown!(world, refused_value(&world, &stage(missing)), @r#"
@@ -144,6 +146,7 @@ fn root_wrong_option() {
       --> manifest.json:9:11 (.pipelines[0].stages[0].options)
                 "options": {}
                 ^^^^^^^^^
+    hint: `kiln modules show org.osbuild.hostname` documents what it takes
     "#);
 }
 
@@ -191,6 +194,7 @@ fn root_several_findings() {
       --> manifest.json:15:25 (.pipelines[0].stages[1].options.paths[0].path)
                       "path": 1
                               ^
+      hint: `kiln modules show org.osbuild.mkdir` documents what it takes
     "#);
 }
 

@@ -98,6 +98,7 @@ fn exit_codes() {
       --> manifest.json:10:22 (.pipelines[0].stages[0].options.paths)
                   "paths": 1
                            ^
+    hint: `kiln modules show org.osbuild.mkdir` documents what it takes
     "#);
     assert_shown!(world, world.osbuild(&["--json", "manifest.json"]), @r#"
     exit code 2
