@@ -1,7 +1,7 @@
 //! From a definition to a locked manifest.
 //!
 //! A definition is a short TOML or JSON text: a blueprint and a table `[kiln]`. [`Definition::parse`] reads it and
-//! finds every mistake in it; [`resolve`] asks the distribution's own solver which packages it needs and writes
+//! finds every mistake in it; [`resolve()`] asks the distribution's own solver which packages it needs and writes
 //! the manifest that builds it, with the checksum and size of each file.
 //!
 //! - `definition` reads the text;
