@@ -1,10 +1,10 @@
 //! Checks the modules of a manifest and their options against the modules' schemas.
 //!
 //! Everything is checked and every fault reported. What a schema is held against is what the document says, before
-//! references are resolved and absent members filled in: a schema tells `[]` from `{}`, the manifest does not. A schema is compiled once for each module, however many
-//! stages use it.
+//! references are resolved and absent members filled in: a schema tells `[]` from `{}`, the manifest does not. A
+//! schema is compiled once for each module, however many stages use it.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
 use jsonschema::Validator;
 use jsonschema::error::ValidationErrorKind;
@@ -12,7 +12,7 @@ use jsonschema::paths::LocationSegment;
 use kiln_api::module::{Kind, ModuleSchema, Modules};
 use serde_json::{Value, json};
 
-use super::finding::{Finding, Findings, did_you_mean};
+use super::finding::{Finding, Findings, did_you_mean, list};
 use super::json::{Json, to_map};
 use super::place::{JsonPath, Step};
 use super::{Format, Manifest, Stage};
@@ -48,7 +48,36 @@ struct Checker<'a> {
     document: &'a Json,
     modules: &'a Modules,
     findings: Findings,
-    compiled: HashMap<Key, Option<Validator>>,
+    compiled: HashMap<Key, Option<Compiled>>,
+}
+
+/// A schema that is ready to be used, and the names of all the options in it, for suggestions.
+struct Compiled {
+    validator: Validator,
+    options: BTreeSet<String>,
+}
+
+impl Compiled {
+    /// An invalid schema of a native module is caught by the modules' own tests.
+    fn new(schema: &Value) -> Option<Self> {
+        let validator = jsonschema::draft202012::new(schema).ok()?;
+        let mut options = BTreeSet::new();
+        option_names(schema, &mut options);
+        Some(Self { validator, options })
+    }
+}
+
+fn option_names(schema: &Value, names: &mut BTreeSet<String>) {
+    match schema {
+        Value::Object(members) => {
+            if let Some(properties) = members.get("properties").and_then(Value::as_object) {
+                names.extend(properties.keys().cloned());
+            }
+            members.values().for_each(|member| option_names(member, names));
+        }
+        Value::Array(items) => items.iter().for_each(|item| option_names(item, names)),
+        _ => {}
+    }
 }
 
 impl Checker<'_> {
@@ -203,11 +232,9 @@ impl Checker<'_> {
         value: &Value,
         path: &JsonPath,
     ) {
-        let compiled = self.compiled.entry((kind, name.to_owned(), member)).or_insert_with(|| {
-            // An invalid schema of a native module is caught by the modules' own tests.
-            schema().and_then(|schema| jsonschema::draft202012::new(&schema).ok())
-        });
-        let Some(validator) = compiled else { return };
+        let compiled = self.compiled.entry((kind, name.to_owned(), member));
+        let compiled = compiled.or_insert_with(|| schema().as_ref().and_then(Compiled::new));
+        let Some(Compiled { validator, options }) = compiled else { return };
         let faults: Vec<_> = validator
             .iter_errors(value)
             .map(|error| {
@@ -216,19 +243,21 @@ impl Checker<'_> {
                     LocationSegment::Property(key) => Step::Key(key.to_string()),
                     LocationSegment::Index(index) => Step::Index(index),
                 }));
+                let mut hint = format!("`kiln modules show {name}` documents what it takes");
                 // The unknown key itself is shown, not the object that it is in.
-                let place = match error.kind() {
+                let (place, message) = match error.kind() {
                     ValidationErrorKind::AdditionalProperties { unexpected } => {
-                        unexpected.first().map(|key| path.key(key))
+                        if let [key] = unexpected.as_slice()
+                            && let Some(near) = did_you_mean(key, options.iter().map(String::as_str))
+                        {
+                            hint = near;
+                        }
+                        let keys = list(unexpected.iter().map(String::as_str));
+                        (unexpected.first().map(|key| path.key(key)), format!("unknown option {keys}"))
                     }
-                    _ => None,
+                    _ => (None, shorten(&error.to_string())),
                 };
-                Finding {
-                    path,
-                    place,
-                    message: shorten(&error.to_string()),
-                    hint: Some(format!("`kiln modules show {name}` documents what it takes")),
-                }
+                Finding { path, place, message, hint: Some(hint) }
             })
             .collect();
         self.findings.0.extend(faults);

@@ -156,7 +156,9 @@ fn flags(options: &Options) -> Vec<String> {
     add(options.numeric_owner, &["--numeric-owner"]);
     // Times of reading and of changes to the inode differ from build to build, and so may the names of headers.
     let steady = "--pax-option=exthdr.name=%d/PaxHeaders/%f,delete=atime,delete=ctime";
-    add(options.format == Format::Posix, &[steady]);
+    // Whatever format was asked for, tar switches to posix archives for what only these can hold.
+    let posix = options.format == Format::Posix || options.acls || options.selinux || options.xattrs;
+    add(posix, &[steady]);
     flags
 }
 

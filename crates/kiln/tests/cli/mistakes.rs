@@ -116,11 +116,11 @@ fn root_unknown_key() {
     assert_shown!(world, refused_value(&world, &stage(unknown)), @r#"
     exit code 2
     --- stderr
-    error: Additional properties are not allowed ('path' was unexpected)
+    error: unknown option `path`
       --> manifest.json:11:21 (.pipelines[0].stages[0].options)
                   "path": 1
                           ^
-    hint: `kiln modules show org.osbuild.mkdir` documents what it takes
+    hint: did you mean `paths`?
     "#);
 }
 
