@@ -5,10 +5,10 @@
 //! changes meanwhile cannot lead outside. No operation crosses a mount point: where one is found below
 //! the root the operation fails with [`TreeError::MountPoint`] and leaves what is mounted there alone.
 //!
-//! - [`copy`]: clones a tree with everything that root may set.
-//! - [`remove`]: removes it, whatever flags are in the way.
-//! - [`measure`]: what it takes on disk. [`clamp`]: sets new times back to a source epoch.
-//! - [`compare`] and [`digest`]: two trees, or one, in every respect.
+//! - [`copy()`]: clones a tree with everything that root may set.
+//! - [`remove()`]: removes it, whatever flags are in the way.
+//! - [`measure()`]: what it takes on disk. [`clamp()`]: sets new times back to a source epoch.
+//! - [`compare()`] and [`digest()`]: two trees, or one, in every respect.
 
 mod attributes;
 mod clamp;

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use clap::{Args, Subcommand};
 use kiln_api::module::{Kind, ModuleSchema};
-use kiln_engine::manifest::did_you_mean;
+use kiln_engine::manifest::{did_you_mean, list as list_names};
 use kiln_modules::MODULES;
 use serde_json::{Map, Value, json};
 
@@ -151,6 +151,13 @@ fn describe(entry: &Entry) -> String {
         options(&schema.options, 1, &mut text);
         if text.len() == before {
             text.push_str("  none\n");
+        }
+        if !schema.required_members.is_empty() {
+            let _ = writeln!(
+                text,
+                "\nRequired beside the options: {}",
+                list_names(schema.required_members.iter().copied())
+            );
         }
     }
     text
