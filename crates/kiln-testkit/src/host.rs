@@ -35,9 +35,14 @@ pub const QEMU_IMG: Need = Need::new("qemu-img", "qemu-utils");
 /// What `cargo xtask demo` needs: the tools that make the image come from the build root, not from the host.
 pub const DEMO: &[Need] = &[QEMU];
 
+/// Not needed by Kiln: what stages see of a build root is compared with what they see under bubblewrap.
+pub const BWRAP: Need = Need::new("bwrap", "bubblewrap");
+
 /// What the tests of the workspace need, by program.
 pub const TESTS: &[Need] = &[
     Need::new("/usr/lib/grub/i386-pc/boot.img", "grub-pc-bin"),
+    Need::new("blkid", "util-linux"),
+    BWRAP,
     Need::new("bzip2", "bzip2"),
     Need::new("dpkg-deb", "dpkg"),
     Need::new("grub-mkimage", "grub-common"),
@@ -47,11 +52,13 @@ pub const TESTS: &[Need] = &[
     Need::new("mkfs.ext4", "e2fsprogs"),
     Need::new("mkfs.fat", "dosfstools"),
     Need::new("mkfs.xfs", "xfsprogs"),
+    Need::new("mkhomedir_helper", "libpam-modules-bin"),
     Need::new("mkswap", "util-linux"),
     QEMU_IMG,
     QEMU,
     Need::new("setfattr", "attr"),
     Need::new("sfdisk", "fdisk"),
+    Need::new("systemd-firstboot", "systemd"),
     Need::new("tar", "tar"),
     Need::new("useradd", "passwd"),
     Need::new("xz", "xz-utils"),
@@ -60,7 +67,7 @@ pub const TESTS: &[Need] = &[
 
 /// What `cargo xtask bench` needs besides: the programs Kiln is compared with.
 pub const BENCH: &[Need] = &[
-    Need::new("bwrap", "bubblewrap"),
+    BWRAP,
     Need::new("dpkg-scanpackages", "dpkg-dev"),
     Need::new("gunzip", "gzip"),
     Need::new("mkfs.ext4", "e2fsprogs"),

@@ -3,6 +3,7 @@
 use std::process::Command;
 
 use kiln_sandbox::{Access, BuildRoot, Operation, Presence, Root};
+use kiln_testkit::host;
 use serde_json::Value;
 
 use crate::fixture::{Fixture, Test, facts};
@@ -27,8 +28,7 @@ fn comparable(mut facts: Value) -> Value {
 }
 
 fn bubblewrap_shows_the_same() {
-    if Command::new("bwrap").arg("--version").output().is_err() {
-        // Kiln does not need it; this test only compares.
+    if !host::provided("the comparison with bubblewrap", &[host::BWRAP]) {
         return;
     }
     let fixture = Fixture::new();
