@@ -4,7 +4,7 @@
 //! references are resolved and absent members filled in: a schema tells `[]` from `{}`, the manifest does not. A
 //! schema is compiled once for each module, however many stages use it.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::HashMap;
 
 use jsonschema::Validator;
 use jsonschema::error::ValidationErrorKind;
@@ -51,33 +51,25 @@ struct Checker<'a> {
     compiled: HashMap<Key, Option<Compiled>>,
 }
 
-/// A schema that is ready to be used, and the names of all the options in it, for suggestions.
+/// A schema that is ready to be used, and its text, for suggestions.
 struct Compiled {
     validator: Validator,
-    options: BTreeSet<String>,
+    schema: Value,
 }
 
 impl Compiled {
     /// An invalid schema of a native module is caught by the modules' own tests.
-    fn new(schema: &Value) -> Option<Self> {
-        let validator = jsonschema::draft202012::new(schema).ok()?;
-        let mut options = BTreeSet::new();
-        option_names(schema, &mut options);
-        Some(Self { validator, options })
+    fn new(schema: Value) -> Option<Self> {
+        Some(Self { validator: jsonschema::draft202012::new(&schema).ok()?, schema })
     }
 }
 
-fn option_names(schema: &Value, names: &mut BTreeSet<String>) {
-    match schema {
-        Value::Object(members) => {
-            if let Some(properties) = members.get("properties").and_then(Value::as_object) {
-                names.extend(properties.keys().cloned());
-            }
-            members.values().for_each(|member| option_names(member, names));
-        }
-        Value::Array(items) => items.iter().for_each(|item| option_names(item, names)),
-        _ => {}
-    }
+/// The options beside an unknown one. `keyword` is the path of the keyword that refused it: a member of the schema
+/// that has the options.
+fn options_beside<'s>(schema: &'s Value, keyword: &str) -> impl Iterator<Item = &'s str> {
+    let object = keyword.rsplit_once('/').and_then(|(object, _)| schema.pointer(object));
+    let properties = object.and_then(|object| object.get("properties")?.as_object());
+    properties.into_iter().flat_map(|properties| properties.keys().map(String::as_str))
 }
 
 impl Checker<'_> {
@@ -233,8 +225,8 @@ impl Checker<'_> {
         path: &JsonPath,
     ) {
         let compiled = self.compiled.entry((kind, name.to_owned(), member));
-        let compiled = compiled.or_insert_with(|| schema().as_ref().and_then(Compiled::new));
-        let Some(Compiled { validator, options }) = compiled else { return };
+        let compiled = compiled.or_insert_with(|| schema().and_then(Compiled::new));
+        let Some(Compiled { validator, schema }) = compiled else { return };
         let faults: Vec<_> = validator
             .iter_errors(value)
             .map(|error| {
@@ -248,7 +240,8 @@ impl Checker<'_> {
                 let (place, message) = match error.kind() {
                     ValidationErrorKind::AdditionalProperties { unexpected } => {
                         if let [key] = unexpected.as_slice()
-                            && let Some(near) = did_you_mean(key, options.iter().map(String::as_str))
+                            && let Some(near) =
+                                did_you_mean(key, options_beside(schema, error.schema_path().as_str()))
                         {
                             hint = near;
                         }
