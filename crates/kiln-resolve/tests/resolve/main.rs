@@ -3,4 +3,5 @@
 mod definition;
 mod manifest;
 mod solver;
+mod values;
 mod world;
