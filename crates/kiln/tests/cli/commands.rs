@@ -9,7 +9,7 @@ use kiln_testkit::http::Reply;
 use serde_json::{Value, json};
 
 use crate::manifests::{checksum, disk, download, good, manifest, mkdir, pipeline, scripted};
-use crate::world::{World, assert_shown, finish, names};
+use crate::world::{KILN, World, assert_shown, finish, names};
 
 #[test]
 fn plan() {
@@ -261,6 +261,26 @@ fn root_progress() {
     --- stdout
     output/image
     "#);
+}
+
+#[test]
+fn root_a_terminal_shows_the_running_stage_and_its_last_line() {
+    let world = World::new();
+    world.write("manifest.json", scripted("echo painting the walls\nsleep 1").to_string());
+    let line = format!("{KILN} build manifest.json --cache {} --export tree", world.cache().display());
+    // `script` runs it on a terminal of its own.
+    let mut command = world.program("script", &["--quiet", "--return", "--command", &line, "/dev/null"]);
+    command.env("TERM", "xterm");
+    let finished = finish(command.spawn().expect("started")).succeeded();
+    let shown = &finished.stdout;
+    let stage = "org.osbuild.hostname: painting the walls";
+    let moves = "\u{1b}[";
+    for part in ["tree", stage, moves, "tree done in", "built in", "output/tree"] {
+        assert!(shown.contains(part), "`{part}` was not shown: {shown:?}");
+    }
+    // What is live goes away at the end.
+    let last = shown.rsplit("tree done in").next().unwrap_or_default();
+    assert!(!last.contains(stage), "{last:?}");
 }
 
 #[test]
