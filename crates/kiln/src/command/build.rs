@@ -75,7 +75,7 @@ pub(crate) struct Arguments {
 pub(crate) fn run(arguments: &Arguments) -> CliResult<ExitCode> {
     session::require_root("`kiln build`")?;
     // Before any thread: the namespace is the calling thread's.
-    session::enter_private_namespace()?;
+    let program = session::enter_private_namespace()?;
     let interrupted =
         signals::interrupted().map_err(|error| CliError::from_error(Kind::Environment, &error))?;
     let presenter = Presenter::new(arguments.progress, settings::stderr_is_terminal());
@@ -108,7 +108,7 @@ pub(crate) fn run(arguments: &Arguments) -> CliResult<ExitCode> {
     let context = Context {
         modules: MODULES,
         store: &store,
-        program: &settings::program().map_err(|error| CliError::from_error(Kind::Environment, &error))?,
+        program: &program,
         rundir: std::path::Path::new(RUNDIR),
         environment: &environment,
         terminal: &terminal,

@@ -127,14 +127,15 @@ fn run(arguments: &Arguments) -> CliResult<ExitCode> {
     }
     session::require_root("`osbuild`")?;
     // Before any thread: the namespace is the calling thread's.
-    session::enter_private_namespace()?;
-    execute(arguments, manifest, &checkpoints, log)
+    let program = session::enter_private_namespace()?;
+    execute(arguments, manifest, &checkpoints, &program, log)
 }
 
 fn execute(
     arguments: &Arguments,
     manifest: &Manifest,
     checkpoints: &Checkpoints,
+    program: &Path,
     log: bool,
 ) -> CliResult<ExitCode> {
     let interrupted =
@@ -156,7 +157,7 @@ fn execute(
     let context = Context {
         modules: MODULES,
         store: &store,
-        program: &settings::program().map_err(|error| CliError::from_error(Kind::Environment, &error))?,
+        program,
         rundir: &arguments.rundir,
         environment: &environment,
         terminal: &terminal,

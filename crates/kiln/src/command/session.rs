@@ -8,6 +8,7 @@ use clap::Args;
 use kiln_store::object::{ObjectStore, StoreOptions};
 
 use crate::error::{CliError, CliResult, Kind, chain};
+use crate::settings;
 
 /// The cache of a command.
 #[derive(Clone, Debug, Args)]
@@ -27,12 +28,18 @@ pub(crate) fn require_root(what: &str) -> CliResult {
         .hint("run the same command with `sudo`"))
 }
 
-/// Leaves the host's mount namespace. To be called before any thread is started.
-pub(crate) fn enter_private_namespace() -> CliResult {
+/// Leaves the host's mount namespace and returns the path of the program in the new one. To be called before any
+/// thread is started.
+///
+/// The path is asked for before: the running program stays a file of the old namespace, and inside a `chroot` the
+/// kernel would then name it by a path that does not lead to it.
+pub(crate) fn enter_private_namespace() -> CliResult<PathBuf> {
+    let program = settings::program().map_err(|error| CliError::from_error(Kind::Environment, &error))?;
     kiln_sandbox::enter_private_namespace().map_err(|error| {
         CliError::new(Kind::Environment, chain(&error))
             .hint("inside a container, building needs the capability SYS_ADMIN")
-    })
+    })?;
+    Ok(program)
 }
 
 /// Opens the object store in a cache directory.

@@ -283,6 +283,26 @@ fn root_a_terminal_shows_the_running_stage_and_its_last_line() {
     assert!(!last.contains(stage), "{last:?}");
 }
 
+/// Guards against a path of the program that leads nowhere in the program's own root.
+#[test]
+fn root_a_build_works_in_a_changed_root() {
+    let world = World::new();
+    let manifest = world.write("manifest.json", good("a").to_string());
+    let root = world.path("root");
+    fs::create_dir(&root).expect("made");
+    let (root, cache, output) = (root.display(), world.cache(), world.path("output"));
+    let script = format!(
+        "mount --rbind / {root} && exec chroot {root} {KILN} build {} --cache {} --export tree --output-directory {}",
+        manifest.display(),
+        cache.display(),
+        output.display()
+    );
+    let mut command = world.program("unshare", &["--mount", "--propagation", "private", "sh", "-c", &script]);
+    finish(command.spawn().expect("started")).succeeded();
+    assert!(output.join("tree").is_dir());
+    world.assert_nothing_left();
+}
+
 #[test]
 fn root_a_cached_build_does_nothing() {
     let world = World::new();
