@@ -41,6 +41,7 @@ pub const BWRAP: Need = Need::new("bwrap", "bubblewrap");
 /// What the tests of the workspace need, by program.
 pub const TESTS: &[Need] = &[
     Need::new("/usr/lib/grub/i386-pc/boot.img", "grub-pc-bin"),
+    Need::new("/usr/share/zoneinfo/Europe/Berlin", "tzdata"),
     Need::new("blkid", "util-linux"),
     BWRAP,
     Need::new("bzip2", "bzip2"),

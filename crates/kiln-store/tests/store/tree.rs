@@ -39,7 +39,7 @@ fn root_a_copy_is_equal_in_every_respect() {
     let listing = |path: &Path| {
         let script = "find . -printf '%p %y %m %U %G %T@ %n %s %l\\n' | LC_ALL=C sort";
         let script = format!(
-            "cd '{}' && {script} && getfattr -dhR -m- . 2>/dev/null | head -c 100000",
+            "cd '{}' && {script} && find . -print0 | LC_ALL=C sort -z | xargs -0 getfattr -dh -m- 2>/dev/null",
             path.display()
         );
         let output = kiln_sys::command::Run::new("sh").args(["-c", &script]).output();
