@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 use std::process::ExitCode;
 
+pub(crate) use kiln_engine::chain;
 use kiln_engine::manifest::place::Place;
 use kiln_engine::manifest::{Finding, LoadError};
 
@@ -75,20 +76,6 @@ impl CliError {
         }
         text
     }
-}
-
-/// An error and its causes, `: ` between them; a cause that its parent already shows is not repeated.
-pub(crate) fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut next = error.source();
-    while let Some(cause) = next {
-        let words = cause.to_string();
-        if !text.contains(&words) {
-            let _ = write!(text, ": {words}");
-        }
-        next = cause.source();
-    }
-    text
 }
 
 fn indent(text: &str) -> String {

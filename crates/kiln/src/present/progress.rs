@@ -23,7 +23,6 @@ pub(crate) struct Progress {
 #[derive(Default)]
 struct State {
     download: Option<ProgressBar>,
-    failed: usize,
     pipelines: HashMap<String, Pipeline>,
 }
 
@@ -141,7 +140,6 @@ impl Progress {
             }
             DownloadEvent::Retry { reason, .. } => self.note(&format!("fetch: trying again: {reason}")),
             DownloadEvent::Failed { item, reason } => {
-                state.failed += 1;
                 self.note(&format!("fetch: {item}: {reason}"));
             }
             DownloadEvent::Started { .. } | DownloadEvent::Finished { .. } => {}
