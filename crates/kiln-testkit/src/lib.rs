@@ -1,5 +1,6 @@
-//! What the project's tests and verbs share, for development only: the host's needs, virtual machines.
+//! What the project's tests and verbs share, for development only: the host's needs, caches, virtual machines.
 
+pub mod fscache;
 pub mod host;
 pub mod http;
 pub mod vm;
