@@ -33,6 +33,7 @@
 
 mod boot_id;
 mod build_lock;
+mod downloads;
 mod entry;
 mod error;
 mod evict;
@@ -53,6 +54,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use kiln_sys::lock::{self, Kind};
 
 pub use build_lock::BuildLock;
+pub use downloads::{Downloads, Session};
 pub use entry::{Commit, Entry, Refusal};
 pub use error::CacheError;
 pub use info::MaximumSize;

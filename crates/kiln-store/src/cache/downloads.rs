@@ -1,0 +1,150 @@
+//! Downloads: what they take on disk, so that one limit covers objects and downloads.
+//!
+//! Nobody accounts downloads when they arrive: the reference does not know that they count. Instead each directory
+//! of `sources` is listed when its number is needed, and the number is remembered in `kiln.sources`:
+//!
+//! ```text
+//! {"directories": {"org.osbuild.files": {"modified": "SECONDS.NANOSECONDS", "bytes": N, "files": M}}}
+//! ```
+//!
+//! # Rules
+//!
+//! - A record holds as long as the directory's time of modification is the recorded one. It is only written when
+//!   that time lies far enough back: what arrives in the same tick of the clock must not be missed. So no
+//!   lock is needed, and whoever adds or removes downloads, the reference for one, need not know of it.
+//! - `org.osbuild.files` is flat. Other types of content are trees (an `ostree` repository, one directory for each container), where the
+//!   newest time of the directories down to [`DEPTH`] counts.
+//! - Names that start with a dot, and the reference's temporary names, are content on its way: it is not counted,
+//!   because it is not verified, and is reclaimed when its process has died.
+//! - Last use is the later one of the times of access and of modification. Kiln sets the first when a build starts.
+//! - In use is what was used since the oldest live [`Session`] began, and what has further names: inputs are links.
+//! - The reference registers nothing. So what was used within [`YOUNG`], and whatever is a tree, is only evicted while nobody
+//!   else has the cache open.
+
+mod count;
+mod evict;
+mod session;
+
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
+
+use super::files::missing;
+use super::{Cache, CacheError};
+
+pub use count::Downloads;
+pub(super) use evict::{Evictor, Keep};
+pub use session::Session;
+
+/// The record of what was counted.
+pub(super) const COUNTED: &str = "kiln.sources";
+
+/// The type of content that is one flat directory of files.
+pub(super) const FILES: &str = "org.osbuild.files";
+
+/// How far below a directory of trees changes are looked for: an `ostree` repository has its objects there.
+const DEPTH: usize = 3;
+
+/// The reference's users are taken for gone after this time; a build that needs longer between two uses is not known.
+const YOUNG: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// What the names of content on its way start with: Kiln's, and the reference's of several ages.
+const UNFINISHED: [&str; 3] = [".", "osbuild-unverified-file-", "tmp-download-"];
+
+/// What Kiln's directories for content on its way start with: they are locked (`flock`) while somebody fills them.
+const UNFINISHED_LOCKED: &str = ".unverified-kiln-";
+
+/// One download: a file, or a tree.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Download {
+    /// When it was last used; first, so that sorting puts the oldest in front.
+    pub(super) last_used: SystemTime,
+    /// Where it is.
+    pub(super) path: PathBuf,
+    /// Its bytes on disk.
+    pub(super) bytes: u64,
+    /// Whether it is a directory.
+    pub(super) is_tree: bool,
+    /// Whether it has further names: an input is made of links.
+    pub(super) is_linked: bool,
+}
+
+impl Download {
+    /// The type of content and the name in it.
+    pub(super) fn name(&self) -> String {
+        let part = |path: Option<&Path>| {
+            path.and_then(Path::file_name).map(|name| name.to_string_lossy().into_owned()).unwrap_or_default()
+        };
+        format!("{}/{}", part(self.path.parent()), part(Some(&self.path)))
+    }
+}
+
+impl Cache {
+    /// The directories of `sources`, one for each type of content.
+    pub(super) fn content_directories(&self) -> Result<Vec<PathBuf>, CacheError> {
+        let mut found = entries(&self.sources())?;
+        found.retain(|path| path.is_dir() && !path.is_symlink());
+        found.sort();
+        Ok(found)
+    }
+
+    /// All downloads that are whole, in no order.
+    pub(super) fn list_downloads(&self) -> Result<Vec<Download>, CacheError> {
+        let mut found = Vec::new();
+        for directory in self.content_directories()? {
+            for path in entries(&directory)? {
+                if !is_unfinished(&path)
+                    && let Some(download) = count::look_at(path)?
+                {
+                    found.push(download);
+                }
+            }
+        }
+        Ok(found)
+    }
+
+    /// Removes content on its way that nobody fills any more, and says how many bytes it took. Directories of the reference
+    /// have no locks: they are judged only while nobody else has the cache open.
+    pub(super) fn reclaim_downloads(&self, alone: bool) -> Result<u64, CacheError> {
+        let mut freed = 0;
+        for directory in self.content_directories()? {
+            for path in entries(&directory)? {
+                if is_unfinished(&path) {
+                    freed += evict::reclaim_unfinished(&path, alone)?;
+                }
+            }
+        }
+        Ok(freed)
+    }
+}
+
+/// Whether a path among the downloads is content on its way.
+pub(super) fn is_unfinished(path: &Path) -> bool {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    UNFINISHED.iter().any(|prefix| name.starts_with(prefix))
+}
+
+/// The paths in a directory; none if it has gone.
+fn entries(directory: &Path) -> Result<Vec<PathBuf>, CacheError> {
+    let list = match std::fs::read_dir(directory) {
+        Err(error) if missing(&error) => return Ok(Vec::new()),
+        other => other.map_err(CacheError::io("read directory", directory))?,
+    };
+    list.map(|entry| Ok(entry.map_err(CacheError::io("read directory", directory))?.path())).collect()
+}
+
+/// Turns something that has gone meanwhile into nothing.
+fn unless_gone<T>(
+    result: std::io::Result<T>,
+    action: &'static str,
+    path: &Path,
+) -> Result<Option<T>, CacheError> {
+    match result {
+        Ok(value) => Ok(Some(value)),
+        Err(error) if missing(&error) || error.kind() == ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(CacheError::io(action, path)(error)),
+    }
+}
+
+#[cfg(test)]
+mod tests;

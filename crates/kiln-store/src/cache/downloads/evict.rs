@@ -1,0 +1,143 @@
+//! Evicting downloads.
+
+use std::fs::{File, TryLockError};
+use std::io::ErrorKind;
+use std::path::Path;
+use std::time::SystemTime;
+
+use kiln_sys::lock::{self, Attempt, Kind};
+
+use super::session::Sessions;
+use super::{Download, UNFINISHED_LOCKED, YOUNG, count, session, unless_gone};
+use crate::cache::{CACHE_LOCK, Cache, CacheError, TEMPORARY, UNINTERRUPTED, name};
+use crate::tree;
+
+/// What the names of trees start with that are being removed; all temporary directories of Kiln start so.
+const REMOVED: &str = "kiln-removed-";
+
+/// Why a download stays.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::cache) enum Keep {
+    /// A build of Kiln uses it, or may.
+    Session,
+    /// An input is linked to it.
+    Linked,
+    /// It was used not long ago, and others have the cache open who do not say what they use.
+    Young,
+}
+
+/// The right to evict downloads: nobody begins a session meanwhile. To be held for a moment only.
+#[derive(Debug)]
+pub(in crate::cache) struct Evictor<'a> {
+    cache: &'a Cache,
+    sessions: Sessions,
+    now: SystemTime,
+    /// Nobody else has the cache open, or can open it.
+    alone: bool,
+    _lock: File,
+}
+
+impl Cache {
+    /// Takes the right to evict downloads.
+    pub(in crate::cache) fn evictor(&self) -> Result<Evictor<'_>, CacheError> {
+        let lock = session::lock(&self.sources())?;
+        let sessions = self.sessions()?;
+        // Converting our shared lock keeps others out; it fails at once if there are any.
+        let alone = lock::try_lock(&self._lock, Kind::Write)
+            .map_err(CacheError::io("lock", self.directory().join(CACHE_LOCK)))?
+            == Attempt::Acquired;
+        Ok(Evictor { cache: self, sessions, now: SystemTime::now(), alone, _lock: lock })
+    }
+
+    /// Evicts the downloads that were used least recently until at least so many bytes are free of them, if there are as
+    /// many, and says how many were freed.
+    pub(in crate::cache) fn evict_downloads(&self, bytes: u64) -> Result<u64, CacheError> {
+        let mut downloads = self.list_downloads()?;
+        downloads.sort_unstable();
+        let evictor = self.evictor()?;
+        let mut freed = 0;
+        for download in &downloads {
+            if freed >= bytes {
+                break;
+            }
+            freed += evictor.evict(download)?.unwrap_or(0);
+        }
+        Ok(freed)
+    }
+}
+
+impl Evictor<'_> {
+    /// Why a download stays; none if it may be evicted.
+    pub(in crate::cache) fn keeps(&self, download: &Download) -> Option<Keep> {
+        match self.sessions {
+            Sessions::Starting => return Some(Keep::Session),
+            Sessions::Since(began) if download.last_used >= began => return Some(Keep::Session),
+            Sessions::Since(_) | Sessions::None => {}
+        }
+        if download.is_linked {
+            return Some(Keep::Linked);
+        }
+        // A time that lies ahead is young too.
+        let young = self.now.duration_since(download.last_used).map_or(true, |past| past < YOUNG);
+        (!self.alone && (young || download.is_tree)).then_some(Keep::Young)
+    }
+
+    /// Evicts a download unless it must stay or was used since it was looked at; says how many bytes that freed.
+    pub(in crate::cache) fn evict(&self, download: &Download) -> Result<Option<u64>, CacheError> {
+        let Some(current) = count::look_at(download.path.clone())? else { return Ok(None) };
+        if current.last_used != download.last_used || self.keeps(&current).is_some() {
+            return Ok(None);
+        }
+        if current.is_tree {
+            self.remove_tree(&current.path)?;
+        } else {
+            remove_file(&current.path)?;
+        }
+        Ok(Some(current.bytes))
+    }
+
+    /// Takes a tree's name first: nobody must find half of it.
+    fn remove_tree(&self, path: &Path) -> Result<(), CacheError> {
+        // Not locked: should this process die, anyone may go on.
+        let grave = self.cache.directory().join(TEMPORARY).join(format!("{REMOVED}{}", name::random()?));
+        match std::fs::rename(path, &grave) {
+            Ok(()) => Ok(tree::remove(&grave, &UNINTERRUPTED)?),
+            // `sources` may be a link to another file system.
+            Err(error) if error.kind() == ErrorKind::CrossesDevices => {
+                Ok(tree::remove(path, &UNINTERRUPTED)?)
+            }
+            Err(error) => Err(CacheError::io("remove", path)(error)),
+        }
+    }
+}
+
+impl Drop for Evictor<'_> {
+    fn drop(&mut self) {
+        if self.alone {
+            // Converting a write lock to a read lock always succeeds at once.
+            let _ = lock::lock(&self.cache._lock, Kind::Read);
+        }
+    }
+}
+
+fn remove_file(path: &Path) -> Result<(), CacheError> {
+    unless_gone(std::fs::remove_file(path), "remove", path).map(|_| ())
+}
+
+/// Removes content on its way unless somebody fills it, and says how many bytes it took.
+pub(super) fn reclaim_unfinished(path: &Path, alone: bool) -> Result<u64, CacheError> {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let ours = name.starts_with(UNFINISHED_LOCKED);
+    if !ours && !alone {
+        return Ok(0);
+    }
+    let Some(file) = unless_gone(File::open(path), "open", path)? else { return Ok(0) };
+    match file.try_lock() {
+        Ok(()) => {}
+        Err(TryLockError::WouldBlock) => return Ok(0),
+        Err(TryLockError::Error(error)) => return Err(CacheError::io("lock", path)(error)),
+    }
+    let bytes = count::look_at(path.to_owned())?.map_or(0, |found| found.bytes);
+    tree::remove(path, &UNINTERRUPTED)?;
+    Ok(bytes)
+}

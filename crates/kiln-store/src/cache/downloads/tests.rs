@@ -1,0 +1,212 @@
+//! What is counted, remembered, protected and evicted.
+
+use std::fs::{self, File, FileTimes};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use tempfile::TempDir;
+
+use super::*;
+use crate::cache::CacheOptions;
+
+const DAY: u64 = 24 * 60 * 60;
+/// A page is the least that a file system with blocks takes.
+const PAGE: u64 = 4096;
+
+struct Scene {
+    directory: TempDir,
+    cache: Arc<Cache>,
+}
+
+impl Scene {
+    fn new() -> Self {
+        let directory = tempfile::tempdir().expect("a directory");
+        let cache = open(directory.path());
+        Self { directory, cache }
+    }
+
+    fn content(&self, name: &str) -> PathBuf {
+        let path = self.directory.path().join("sources").join(FILES);
+        fs::create_dir_all(&path).expect("made");
+        path.join(name)
+    }
+
+    /// Makes a download of some pages that was last used so many seconds ago.
+    fn download(&self, name: &str, pages: u64, ago: u64) -> PathBuf {
+        let path = self.content(name);
+        let length = usize::try_from(pages * PAGE).expect("small");
+        fs::write(&path, vec![1; length]).expect("written");
+        // So that no file system allocates later.
+        File::open(&path).expect("opened").sync_all().expect("synced");
+        used(&path, ago);
+        path
+    }
+
+    /// Puts the time of the content directory back, so that what is counted can be remembered.
+    fn settle(&self, ago: u64) {
+        let time = SystemTime::now() - Duration::from_secs(ago);
+        let directory = File::open(self.content("")).expect("opened");
+        directory.set_times(FileTimes::new().set_modified(time)).expect("set");
+    }
+
+    fn record(&self) -> Option<String> {
+        fs::read_to_string(self.directory.path().join(COUNTED)).ok()
+    }
+}
+
+fn open(directory: &Path) -> Arc<Cache> {
+    Cache::open(directory, CacheOptions::default()).expect("opened")
+}
+
+fn used(path: &Path, ago: u64) {
+    let time = SystemTime::now() - Duration::from_secs(ago);
+    let times = FileTimes::new().set_accessed(time).set_modified(SystemTime::UNIX_EPOCH);
+    File::open(path).expect("opened").set_times(times).expect("set");
+}
+
+#[test]
+fn everything_whole_is_counted() {
+    let scene = Scene::new();
+    assert_eq!(scene.cache.downloads().expect("counted"), Downloads::default());
+    scene.download("sha256:aa", 1, 5);
+    scene.download("sha256:bb", 3, 5);
+    fs::create_dir(scene.content(".unverified-kiln-x")).expect("made");
+    fs::write(scene.content(".unverified-kiln-x/part"), [1; 9000]).expect("written");
+    fs::write(scene.content("tmp-download-y"), [1; 9000]).expect("written");
+    assert_eq!(scene.cache.downloads().expect("counted"), Downloads { bytes: 4 * PAGE, files: 2 });
+    let container = scene.directory.path().join("sources/org.osbuild.containers/sha256:cc");
+    fs::create_dir_all(&container).expect("made");
+    fs::write(container.join("image"), vec![1; 8192]).expect("written");
+    let downloads = scene.cache.downloads().expect("counted");
+    assert_eq!(downloads.files, 3);
+    assert!(downloads.bytes >= 6 * PAGE, "{downloads:?}");
+}
+
+#[test]
+fn what_was_counted_is_remembered_until_something_changes() {
+    let scene = Scene::new();
+    scene.download("sha256:aa", 1, 5);
+    assert_eq!(scene.cache.downloads_size().expect("counted"), PAGE);
+    assert_eq!(scene.record(), None, "it may have changed in the same tick");
+    scene.settle(10);
+    assert_eq!(scene.cache.downloads_size().expect("counted"), PAGE);
+    let record = scene.record().expect("remembered");
+    assert!(record.starts_with(r#"{"directories":{"org.osbuild.files":{"modified":""#), "{record}");
+
+    // Only the record can say this.
+    let changed = record.replace("\"bytes\":4096", "\"bytes\":77");
+    fs::write(scene.directory.path().join(COUNTED), &changed).expect("written");
+    assert_eq!(scene.cache.downloads_size().expect("counted"), 77);
+
+    scene.download("sha256:bb", 1, 5);
+    assert_eq!(scene.cache.downloads_size().expect("counted"), 2 * PAGE, "counted again");
+    scene.settle(8);
+    assert_eq!(scene.cache.downloads_size().expect("counted"), 2 * PAGE);
+    fs::remove_file(scene.content("sha256:aa")).expect("removed");
+    assert_eq!(scene.cache.downloads_size().expect("counted"), PAGE, "counted again");
+    for nonsense in ["", "[", "{}", r#"{"directories": 3}"#] {
+        fs::write(scene.directory.path().join(COUNTED), nonsense).expect("written");
+        assert_eq!(scene.cache.downloads_size().expect("counted"), PAGE, "{nonsense}");
+    }
+}
+
+#[test]
+fn changes_deep_in_a_tree_are_seen() {
+    let scene = Scene::new();
+    let deep = scene.directory.path().join("sources/org.osbuild.ostree/repo/objects/ab");
+    fs::create_dir_all(&deep).expect("made");
+    let long_ago = SystemTime::now() - Duration::from_secs(100);
+    let mut path = deep.clone();
+    while !path.ends_with("sources") {
+        File::open(&path).expect("opened").set_modified(long_ago).expect("set");
+        path.pop();
+    }
+    let before = scene.cache.downloads_size().expect("counted");
+    assert!(scene.record().is_some_and(|record| record.contains("org.osbuild.ostree")));
+    fs::write(deep.join("object"), vec![1; 8192]).expect("written");
+    assert!(scene.cache.downloads_size().expect("counted") >= before + 2 * PAGE);
+}
+
+#[test]
+fn the_least_recently_used_goes_first_and_no_more_than_needed() {
+    let scene = Scene::new();
+    let newest = scene.download("sha256:aa", 1, 2 * DAY);
+    let oldest = scene.download("sha256:bb", 1, 9 * DAY);
+    let middle = scene.download("sha256:cc", 1, 5 * DAY);
+    assert_eq!(scene.cache.evict_downloads(PAGE + 1).expect("evicted"), 2 * PAGE);
+    assert!(newest.exists() && !oldest.exists() && !middle.exists());
+    assert_eq!(scene.cache.evict_downloads(u64::MAX).expect("evicted"), PAGE);
+    assert_eq!(scene.cache.downloads_size().expect("counted"), 0);
+}
+
+#[test]
+fn what_was_used_lately_stays_while_others_have_the_cache_open() {
+    let scene = Scene::new();
+    let young = scene.download("sha256:aa", 1, DAY / 2);
+    let old = scene.download("sha256:bb", 1, 2 * DAY);
+    let tree = scene.directory.path().join("sources/org.osbuild.containers/sha256:cc");
+    fs::create_dir_all(tree.join("image")).expect("made");
+    used(&tree, 9 * DAY);
+    let other = open(scene.directory.path());
+    scene.cache.evict_downloads(u64::MAX).expect("evicted");
+    assert!(young.exists() && tree.exists() && !old.exists());
+    drop(other);
+    scene.cache.evict_downloads(u64::MAX).expect("evicted");
+    assert!(!young.exists() && !tree.exists());
+    // The lock is shared again.
+    open(scene.directory.path());
+}
+
+#[test]
+fn sessions_protect_what_they_use() {
+    let scene = Scene::new();
+    let needed = scene.download("sha256:aa", 1, 9 * DAY);
+    let other = scene.download("sha256:bb", 1, 9 * DAY);
+    let linked = scene.download("sha256:cc", 1, 9 * DAY);
+    fs::hard_link(&linked, scene.directory.path().join("input")).expect("linked");
+    let session = scene.cache.begin_session().expect("begun");
+    assert_eq!(scene.cache.evict_downloads(u64::MAX).expect("evicted"), 0, "it is still looking");
+    session.uses([needed.clone(), scene.content("sha256:missing")]).expect("marked");
+    assert_eq!(scene.cache.evict_downloads(u64::MAX).expect("evicted"), PAGE);
+    assert!(needed.exists() && !other.exists() && linked.exists());
+    // What arrives during the session is used by it.
+    let arrived = scene.download("sha256:dd", 1, 0);
+    assert_eq!(scene.cache.evict_downloads(u64::MAX).expect("evicted"), 0);
+    drop(session);
+    fs::remove_file(scene.directory.path().join("input")).expect("removed");
+    assert_eq!(scene.cache.evict_downloads(u64::MAX).expect("evicted"), 3 * PAGE);
+    assert!(!arrived.exists());
+}
+
+#[test]
+fn dead_sessions_protect_nothing() {
+    let scene = Scene::new();
+    scene.download("sha256:aa", 1, 9 * DAY);
+    fs::create_dir(scene.directory.path().join("tmp/kiln-session-dead")).expect("made");
+    assert_eq!(scene.cache.evict_downloads(u64::MAX).expect("evicted"), PAGE);
+}
+
+#[test]
+fn unfinished_content_is_reclaimed_when_nobody_fills_it() {
+    let scene = Scene::new();
+    let dead = scene.content(".unverified-kiln-dead");
+    let live = scene.content(".unverified-kiln-live");
+    let foreign = [".unverified-abc", "osbuild-unverified-file-abc", "tmp-download-abc"];
+    for path in [&dead, &live] {
+        fs::create_dir(path).expect("made");
+        fs::write(path.join("part"), vec![1; 8192]).expect("written");
+    }
+    for name in foreign {
+        fs::create_dir(scene.content(name)).expect("made");
+    }
+    let lock = File::open(&live).expect("opened");
+    lock.lock().expect("locked");
+    let whole = scene.download("sha256:aa", 1, 9 * DAY);
+    assert!(scene.cache.reclaim_downloads(false).expect("reclaimed") >= 2 * PAGE);
+    assert!(!dead.exists() && live.exists() && whole.exists());
+    assert!(foreign.iter().all(|name| scene.content(name).exists()), "others have no locks");
+    scene.cache.reclaim_downloads(true).expect("reclaimed");
+    assert!(live.exists() && whole.exists());
+    assert!(foreign.iter().all(|name| !scene.content(name).exists()));
+}
