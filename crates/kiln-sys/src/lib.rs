@@ -4,6 +4,7 @@
 //!
 //! - [`chroot`]: a thread with mounts of its own, and children with another root.
 //! - [`command`]: the one way to run a child process.
+//! - [`extents`]: where files are on their disk, and which of them share it.
 //! - [`filesystem`]: file systems on block devices, mounted and unmounted with errors that say why.
 //! - [`holders`]: who keeps a device or a file system busy.
 //! - [`loop_device`]: files as block devices.
@@ -17,6 +18,7 @@
 
 pub mod chroot;
 pub mod command;
+pub mod extents;
 pub mod filesystem;
 pub mod holders;
 pub mod lock;

@@ -49,6 +49,21 @@ pub fn lock(file: impl AsFd, kind: Kind) -> io::Result<()> {
     }
 }
 
+/// `fcntl(F_OFD_GETLK)`: whether a lock of that kind would be contended, without taking it even for a moment.
+///
+/// Any descriptor does, whatever it is open for. A lock of the same open file description does not count.
+pub fn is_contended(file: impl AsFd, kind: Kind) -> io::Result<bool> {
+    let mut range = whole_file(kind_value(kind));
+    // SAFETY: the descriptor is borrowed for the call, and the command reads and writes one `flock`, which lives as long.
+    #[expect(unsafe_code, reason = "no crate wraps locks of open file descriptions")]
+    let result = unsafe { libc::fcntl(file.as_fd().as_raw_fd(), libc::F_OFD_GETLK, &raw mut range) };
+    if result == -1 {
+        Err(io::Error::last_os_error())
+    } else {
+        Ok(range.l_type != libc::F_UNLCK as libc::c_short)
+    }
+}
+
 /// `fcntl(F_OFD_SETLK, F_UNLCK)`: releases whatever lock the open file description holds.
 pub fn unlock(file: impl AsFd) -> io::Result<()> {
     set(file.as_fd(), libc::F_OFD_SETLK, libc::F_UNLCK)
@@ -61,8 +76,8 @@ const fn kind_value(kind: Kind) -> libc::c_int {
     }
 }
 
-fn set(file: BorrowedFd<'_>, command: libc::c_int, kind: libc::c_int) -> io::Result<()> {
-    let range = libc::flock {
+const fn whole_file(kind: libc::c_int) -> libc::flock {
+    libc::flock {
         // The constants are small; the field is narrower than the type they are declared with.
         l_type: kind as libc::c_short,
         l_whence: libc::SEEK_SET as libc::c_short,
@@ -70,7 +85,11 @@ fn set(file: BorrowedFd<'_>, command: libc::c_int, kind: libc::c_int) -> io::Res
         l_len: 0,
         // Must be zero for the commands that concern open file descriptions.
         l_pid: 0,
-    };
+    }
+}
+
+fn set(file: BorrowedFd<'_>, command: libc::c_int, kind: libc::c_int) -> io::Result<()> {
+    let range = whole_file(kind);
     // SAFETY: the descriptor is borrowed for the call, and the command reads one `flock`, which lives as long.
     #[expect(unsafe_code, reason = "no crate wraps locks of open file descriptions")]
     let result = unsafe { libc::fcntl(file.as_raw_fd(), command, &raw const range) };
@@ -107,7 +126,11 @@ mod tests {
         for (held, wanted, expected) in cases {
             let first = file();
             let second = open(&first);
+            assert!(!is_contended(&second, wanted).expect("ask"), "nobody holds one");
             assert_eq!(try_lock(&first, held).expect("lock"), Attempt::Acquired);
+            let asked = is_contended(&second, wanted).expect("ask");
+            assert_eq!(asked, expected == Attempt::Contended, "{held:?} then {wanted:?}");
+            assert!(!is_contended(&first, wanted).expect("ask"), "its own lock does not count");
             assert_eq!(try_lock(&second, wanted).expect("lock"), expected, "{held:?} then {wanted:?}");
         }
     }
