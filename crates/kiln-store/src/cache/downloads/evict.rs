@@ -69,10 +69,8 @@ impl Cache {
 impl Evictor<'_> {
     /// Why a download stays; none if it may be evicted.
     pub(in crate::cache) fn keeps(&self, download: &Download) -> Option<Keep> {
-        match self.sessions {
-            Sessions::Starting => return Some(Keep::Session),
-            Sessions::Since(began) if download.last_used >= began => return Some(Keep::Session),
-            Sessions::Since(_) | Sessions::None => {}
+        if self.sessions.protect(download.last_used) {
+            return Some(Keep::Session);
         }
         if download.is_linked {
             return Some(Keep::Linked);

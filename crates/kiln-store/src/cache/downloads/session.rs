@@ -37,13 +37,24 @@ pub struct Session {
 
 /// What the live sessions allow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Sessions {
+pub(in crate::cache) enum Sessions {
     /// Nobody uses downloads.
     None,
     /// What was used since this time is in use.
     Since(SystemTime),
     /// Somebody is looking for what there is: anything may be in use.
     Starting,
+}
+
+impl Sessions {
+    /// Whether a download with a time of last use is in use.
+    pub(in crate::cache) fn protect(self, last_used: SystemTime) -> bool {
+        match self {
+            Self::None => false,
+            Self::Since(began) => last_used >= began,
+            Self::Starting => true,
+        }
+    }
 }
 
 impl Cache {
@@ -61,7 +72,7 @@ impl Cache {
     }
 
     /// What live sessions allow to be evicted. The caller holds the lock of `sources`.
-    pub(super) fn sessions(&self) -> Result<Sessions, CacheError> {
+    pub(in crate::cache) fn sessions(&self) -> Result<Sessions, CacheError> {
         let mut oldest = Sessions::None;
         for path in entries(&self.directory().join(TEMPORARY))? {
             let name = path.file_name().unwrap_or_default().to_string_lossy();
