@@ -39,6 +39,7 @@ mod error;
 mod evict;
 mod files;
 mod info;
+mod inspect;
 mod json;
 mod load;
 mod name;
@@ -58,6 +59,7 @@ pub use downloads::{Downloads, Session};
 pub use entry::{Commit, Entry, Refusal};
 pub use error::CacheError;
 pub use info::MaximumSize;
+pub use inspect::{EntryKind, Listed, Overview, Place, Progress, Usage, UsageReport};
 pub use load::LoadGuard;
 pub use temporary::TemporaryDirectory;
 
