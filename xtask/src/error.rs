@@ -3,6 +3,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+use kiln_store::cache::CacheError;
 use kiln_sys::command::CommandError;
 use kiln_testkit::host::HostError;
 use kiln_testkit::vm::BootError;
@@ -28,6 +29,12 @@ pub(crate) enum Error {
     /// A file does not hold what it should.
     #[error("`{}` {what}", path.display())]
     Content { path: PathBuf, what: String },
+    /// A cache cannot be used.
+    #[error(transparent)]
+    Cache(#[from] CacheError),
+    /// The cache is not what it must be.
+    #[error("{0}")]
+    Found(String),
     /// Something that was to be made is not there.
     #[error("{0}")]
     Missing(String),

@@ -1,4 +1,4 @@
-//! The verbs of the project: `cargo xtask demo`, `test`, `ci`, `bench`.
+//! The verbs of the project: `cargo xtask demo`, `test`, `ci`, `bench`, `torture`.
 //!
 //! CI calls these and nothing else, so that what it does can be done anywhere.
 
@@ -10,6 +10,7 @@ mod checks;
 mod demo;
 mod error;
 mod text;
+mod torture;
 
 use std::process::ExitCode;
 
@@ -27,6 +28,11 @@ enum Verb {
     Ci,
     /// Measure Kiln and what it is compared with
     Bench(bench::Arguments),
+    /// Kill processes that use one cache, all the time, and look whether it stays right
+    Torture(torture::Arguments),
+    /// Use a cache until killed
+    #[command(hide = true)]
+    TortureWorker(torture::WorkerArguments),
 }
 
 fn main() -> ExitCode {
@@ -35,6 +41,8 @@ fn main() -> ExitCode {
         Verb::Test(arguments) => checks::test(&arguments),
         Verb::Ci => checks::ci(),
         Verb::Bench(arguments) => bench::run(&arguments),
+        Verb::Torture(arguments) => torture::run(&arguments),
+        Verb::TortureWorker(arguments) => torture::work(&arguments),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

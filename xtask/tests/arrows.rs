@@ -28,7 +28,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("kiln-store", &["kiln-sys"]),
     ("kiln-sys", &[]),
     ("kiln-testkit", &["kiln-sys"]),
-    ("xtask", &["kiln-sys", "kiln-testkit"]),
+    ("xtask", &["kiln-store", "kiln-sys", "kiln-testkit"]),
 ];
 
 /// The one crate that may hold `unsafe`.
