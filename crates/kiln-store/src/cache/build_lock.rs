@@ -3,20 +3,18 @@
 //! The lock files are Kiln's own, in `tmp/locks`, where the reference never looks. They are removed with the
 //! lock held, so the path has to be compared after each lock, as everywhere in the cache.
 
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io::ErrorKind;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use kiln_sys::lock::{self, Attempt, Kind};
+use rustix::fs::OFlags;
+use rustix::io::Errno;
 
-use super::files::leads_to;
-use super::{Cache, CacheError, TEMPORARY, name};
-
-/// The directory of the lock files, below `tmp`.
-const LOCKS: &str = "locks";
+use super::files::FILE_MODE;
+use super::{Cache, CacheError, LOCKED_BUILDS, name};
 
 /// The pauses between two tries grow from the first to the last.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(1), Duration::from_millis(50));
@@ -24,9 +22,9 @@ const PAUSES: (Duration, Duration) = (Duration::from_millis(1), Duration::from_m
 /// The right to build one entry. A process that dies loses it.
 #[derive(Debug)]
 pub struct BuildLock {
-    path: PathBuf,
+    path: String,
     _file: File,
-    _cache: Arc<Cache>,
+    cache: Arc<Cache>,
 }
 
 impl Cache {
@@ -48,21 +46,23 @@ impl Cache {
     /// Takes the right to build an entry, if nobody has it.
     pub fn try_build_lock(self: &Arc<Self>, name: &str) -> Result<Option<BuildLock>, CacheError> {
         name::check(name)?;
-        let locks = self.directory.join(TEMPORARY).join(LOCKS);
-        let path = locks.join(name);
+        let path = format!("{LOCKED_BUILDS}/{name}");
         loop {
-            let mut options = OpenOptions::new();
-            let file = match options.read(true).write(true).create(true).truncate(false).open(&path) {
-                Err(error) if error.kind() == ErrorKind::NotFound => {
-                    std::fs::create_dir_all(&locks).map_err(CacheError::io("create directory", &locks))?;
+            let flags = OFlags::RDWR | OFlags::CREATE | OFlags::CLOEXEC;
+            let file = match rustix::fs::openat(self.root.fd(), path.as_str(), flags, FILE_MODE) {
+                Err(Errno::NOENT) => {
+                    match self.root.make_directory(LOCKED_BUILDS) {
+                        Err(CacheError::Io { source, .. }) if source.kind() == ErrorKind::AlreadyExists => {}
+                        other => other?,
+                    }
                     continue;
                 }
-                other => other.map_err(CacheError::io("open", &path))?,
+                other => File::from(other.map_err(self.root.failed("open", &path))?),
             };
-            match lock::try_lock(&file, Kind::Write).map_err(CacheError::io("lock", &path))? {
+            match lock::try_lock(&file, Kind::Write).map_err(self.root.failed("lock", &path))? {
                 Attempt::Contended => return Ok(None),
-                Attempt::Acquired if leads_to(&path, &file)? => {
-                    return Ok(Some(BuildLock { path, _file: file, _cache: Arc::clone(self) }));
+                Attempt::Acquired if self.root.leads_to(&path, &file)?.is_some() => {
+                    return Ok(Some(BuildLock { path, _file: file, cache: Arc::clone(self) }));
                 }
                 Attempt::Acquired => {}
             }
@@ -73,6 +73,6 @@ impl Cache {
 impl Drop for BuildLock {
     fn drop(&mut self) {
         // Best effort: a file that stays is as good, and removed when the cache is opened alone.
-        let _ = std::fs::remove_file(&self.path);
+        let _ = self.cache.root.unlink(&self.path);
     }
 }

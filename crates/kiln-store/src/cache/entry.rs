@@ -1,28 +1,26 @@
 //! Entries that are being made, and how they are committed.
 
 use std::fmt;
-use std::fs::{File, OpenOptions};
-use std::io::{ErrorKind, Write};
-use std::os::fd::OwnedFd;
-use std::os::unix::fs::OpenOptionsExt;
+use std::fs::File;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use kiln_sys::lock::{self, Kind};
-use kiln_sys::rename::rename_new;
-use rustix::fs::{CWD, Mode, OFlags};
+use rustix::io::Errno;
 use serde_json::{Map, Value};
 
-use super::files::{create_locked, leads_to, missing};
+use super::durability::Durability;
+use super::files::{Root, TRIES};
+use super::hooks::Point;
+use super::info::{BOOT, SIZE};
+use super::journal::GONE;
 use super::load::LoadGuard;
 use super::{
     Cache, CacheError, DATA, MaximumSize, OBJECT_INFO, OBJECT_LOCK, OBJECTS, STAGE, UNINTERRUPTED, json, name,
 };
 use crate::tree::{self, CopyOptions, TreeError};
-
-/// How often an entry is tried to be made while somebody cleans up its empty directory.
-const TRIES: usize = 64;
 
 /// Why the cache did not keep an entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,6 +42,8 @@ pub enum Refusal {
         /// The limit in bytes.
         maximum: u64,
     },
+    /// The cache has an entry of this name that was made by another recipe, and it is in use.
+    InUse,
     /// The cache has a layout of another version.
     Incompatible {
         /// The version, if it has any.
@@ -62,6 +62,9 @@ impl fmt::Display for Refusal {
                 formatter,
                 "there is no room for its {size} bytes because what the cache holds is in use; its maximum size: {maximum}"
             ),
+            Self::InUse => {
+                write!(formatter, "an older one, made in another way, is in use by another build")
+            }
             Self::Incompatible { version: Some(version) } => {
                 write!(formatter, "the cache has a layout of another version: {version}")
             }
@@ -87,10 +90,13 @@ pub enum Commit {
 /// An entry without a name. Only its owner knows it; it vanishes when dropped.
 #[derive(Debug)]
 pub struct Entry {
-    cache: Arc<Cache>,
-    directory: PathBuf,
+    pub(super) cache: Arc<Cache>,
+    /// Relative to the cache's directory.
+    pub(super) entry: String,
     /// None once the entry has been committed.
     lock: Option<File>,
+    /// Whether `cache.size` may count it, so that its bytes are given back before it vanishes.
+    accounted: bool,
     notes: Map<String, Value>,
 }
 
@@ -102,7 +108,7 @@ impl Cache {
 
     /// Makes an entry among the objects, or in the staging area if nothing can be committed anyway.
     pub fn store(self: &Arc<Self>) -> Result<Entry, CacheError> {
-        self.entry(if self.info().is_compatible() { OBJECTS } else { STAGE })
+        self.entry(if self.is_compatible() { OBJECTS } else { STAGE })
     }
 
     /// Whether an entry of a size would be refused, whatever else is in the cache.
@@ -118,46 +124,53 @@ impl Cache {
         }
     }
 
-    fn entry(self: &Arc<Self>, area: &str) -> Result<Entry, CacheError> {
-        let area = self.directory.join(area);
-        let mut failure = None;
+    pub(super) fn entry(self: &Arc<Self>, area: &str) -> Result<Entry, CacheError> {
+        let root = &self.root;
         for _ in 0..TRIES {
-            let directory = area.join(name::anonymous()?);
-            std::fs::create_dir(&directory).map_err(CacheError::io("create directory", &directory))?;
-            let lock = match create_locked(&directory.join(OBJECT_LOCK)) {
+            let entry = format!("{area}/{}", name::anonymous()?);
+            root.make_directory(&entry)?;
+            root.at(Point::DirectoryMade);
+            let lock = match root
+                .create_locked(&format!("{entry}/{OBJECT_LOCK}"), self.options.durability.lock_mode())
+            {
                 Ok(Some(lock)) => lock,
-                // Taken for left behind by somebody who cleans up.
+                // Somebody who cleans up took the empty directory for left behind.
                 Ok(None) => continue,
-                Err(CacheError::Io { source, path, action }) if missing(&source) => {
-                    failure = Some(CacheError::Io { source, path, action });
-                    continue;
-                }
                 Err(error) => {
                     // Best effort: it is empty, and whoever opens the cache next removes it.
-                    let _ = std::fs::remove_dir(&directory);
+                    let _ = root.remove_directory(&entry);
                     return Err(error);
                 }
             };
-            let entry = Entry { cache: Arc::clone(self), directory, lock: Some(lock), notes: Map::new() };
-            let data = entry.data();
-            std::fs::create_dir(&data).map_err(CacheError::io("create directory", &data))?;
+            root.at(Point::LockLinked);
+            let entry = Entry {
+                cache: Arc::clone(self),
+                entry,
+                lock: Some(lock),
+                accounted: false,
+                notes: Map::new(),
+            };
+            root.make_directory(&entry.file(DATA))?;
             return Ok(entry);
         }
-        let area_gone =
-            || CacheError::io("create an entry in", &area)(std::io::Error::from(ErrorKind::NotFound));
-        Err(failure.unwrap_or_else(area_gone))
+        Err(root.failed("create an entry in", area)(std::io::Error::from(ErrorKind::NotFound)))
     }
 }
 
 impl Entry {
     /// The directory to fill.
     pub fn data(&self) -> PathBuf {
-        self.directory.join(DATA)
+        self.cache.root.path().join(&self.entry).join(DATA)
     }
 
     /// Adds a value to what `object.info` will say; the reference leaves unknown keys alone.
     pub fn note(&mut self, key: &str, value: impl Into<Value>) {
         self.notes.insert(key.to_owned(), value.into());
+    }
+
+    /// Notes what the content depends on beside its name: an entry of the same name and another recipe is replaced.
+    pub fn note_recipe(&mut self, recipe: &str) {
+        self.note(super::info::RECIPE, recipe);
     }
 
     /// Measures the entry and commits it under a name.
@@ -167,98 +180,111 @@ impl Entry {
     }
 
     /// Commits the entry, which takes `size` bytes, under a name: a rename, whatever the size.
-    pub fn commit_measured(self, name: &str, size: u64) -> Result<Commit, CacheError> {
+    pub fn commit_measured(mut self, name: &str, size: u64) -> Result<Commit, CacheError> {
         name::check(name)?;
-        let cache = Arc::clone(&self.cache);
-        if let Some(refusal) = cache.refusal(size) {
+        if let Some(refusal) = self.cache.refusal(size) {
             return Ok(Commit::Refused(self, refusal));
         }
-        if !cache.reserve(size)? {
+        match self.try_commit(name, size) {
+            Ok(Tried::Kept) => self.kept(name).map(Commit::Kept),
+            Ok(Tried::Exists) => Ok(Commit::Exists(self)),
+            Ok(Tried::Refused(refusal)) => Ok(Commit::Refused(self, refusal)),
+            // The staging area is a link to another file system.
+            Err(CacheError::Io { source, .. }) if source.kind() == ErrorKind::CrossesDevices => {
+                self.commit_copy(name)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    fn try_commit(&mut self, name: &str, size: u64) -> Result<Tried, CacheError> {
+        let cache = Arc::clone(&self.cache);
+        let info = self.info(size);
+        if !cache.account(&self.entry, &info, size)? {
             cache.make_room(size)?;
-            if !cache.reserve(size)? {
+            if !cache.account(&self.entry, &info, size)? {
                 let maximum = match cache.maximum_size() {
                     MaximumSize::Bytes(maximum) => maximum,
                     MaximumSize::Unlimited => u64::MAX,
                 };
-                return Ok(Commit::Refused(self, Refusal::NoRoom { size, maximum }));
+                return Ok(Tried::Refused(Refusal::NoRoom { size, maximum }));
             }
         }
-        let info = self.directory.join(OBJECT_INFO);
-        let target = cache.objects().join(name);
-        let published = self.write_info(&info, size).and_then(|()| self.publish(&target));
-        match published {
-            Ok(true) => self.kept(&target).map(Commit::Kept),
-            Ok(false) => {
-                self.withdraw(&info, size)?;
-                Ok(Commit::Exists(self))
-            }
-            Err(CacheError::Io { source, .. }) if source.kind() == ErrorKind::CrossesDevices => {
-                self.withdraw(&info, size)?;
-                self.commit_copy(name)
-            }
-            Err(error) => {
-                // The first failure is the one to report (a full disk fails both); what stays accounted is
-                // too large a number, and counted again in time.
-                let _ = self.withdraw(&info, size);
-                Err(error)
-            }
+        self.accounted = true;
+        if cache.options.durability == Durability::Before {
+            rustix::fs::syncfs(cache.root.fd()).map_err(cache.root.failed("flush", ""))?;
         }
+        let tried = self.publish(name)?;
+        match tried {
+            Tried::Kept => {
+                self.accounted = false;
+                cache.root.at(Point::Named);
+                match cache.options.durability {
+                    Durability::Deferred => cache.flusher.add(name)?,
+                    Durability::Before => cache.flush_directory(OBJECTS)?,
+                    Durability::Off => {}
+                }
+            }
+            Tried::Exists | Tried::Refused(_) => self.withdraw()?,
+        }
+        Ok(tried)
     }
 
-    fn write_info(&self, path: &Path, size: u64) -> Result<(), CacheError> {
+    fn info(&self, size: u64) -> String {
         let mut info = Map::new();
-        info.insert("creation-boot-id".to_owned(), self.cache.boot_id.clone().into());
-        info.insert("size".to_owned(), size.into());
+        info.insert(BOOT.to_owned(), self.cache.boot_id.clone().into());
+        info.insert(SIZE.to_owned(), size.into());
         info.extend(self.notes.clone());
-        let mut file = OpenOptions::new()
-            .write(true)
-            .create_new(true)
-            .mode(0o644)
-            .open(path)
-            .map_err(CacheError::io("create", path))?;
-        file.write_all(json::dump(&info).as_bytes()).map_err(CacheError::io("write", path))
+        json::dump(&info)
     }
 
-    /// Gives the entry its name; false if another entry has it.
-    fn publish(&self, target: &Path) -> Result<bool, CacheError> {
+    /// Gives the entry its name, unless another entry has it that is as good.
+    fn publish(&self, name: &str) -> Result<Tried, CacheError> {
+        let target = format!("{OBJECTS}/{name}");
         loop {
-            let renamed = rename(&self.directory, target);
-            match renamed {
-                Ok(()) => return Ok(true),
+            match self.cache.root.rename_new(&self.entry, &target) {
+                Ok(()) => return Ok(Tried::Kept),
                 Err(error) if taken(error.kind()) => {
-                    // What has the name may be the rest of an entry that somebody died removing.
-                    if !self.cache.clear_name(target)? {
-                        return Ok(false);
+                    let Some(present) = self.cache.occupant(&target)? else { continue };
+                    let differs =
+                        match (present.get(super::info::RECIPE), self.notes.get(super::info::RECIPE)) {
+                            (Some(present), Some(own)) => present != own,
+                            _ => false,
+                        };
+                    if !differs {
+                        return Ok(Tried::Exists);
+                    }
+                    if let Some(tried) = self.cache.replace_entry(&self.entry, &target)? {
+                        return Ok(tried);
                     }
                 }
-                Err(error) => return Err(CacheError::io("commit", target)(error)),
+                Err(error) => return Err(self.cache.root.failed("commit", &target)(error)),
             }
         }
     }
 
     /// Takes back what a commit has done so far.
-    fn withdraw(&self, info: &Path, size: u64) -> Result<(), CacheError> {
-        match std::fs::remove_file(info) {
-            Err(error) if !missing(&error) => return Err(CacheError::io("remove", info)(error)),
-            _ => {}
-        }
-        self.cache.give_back(size)
+    fn withdraw(&mut self) -> Result<(), CacheError> {
+        self.cache.give_back(&self.entry)?;
+        self.accounted = false;
+        self.cache.root.unlink(&self.file(GONE)).map(|_| ())
     }
 
     /// Turns a published entry into one that is held for reading.
-    fn kept(mut self, target: &Path) -> Result<LoadGuard, CacheError> {
-        let gone = || CacheError::io("hold", target)(std::io::Error::from(ErrorKind::NotFound));
+    fn kept(mut self, name: &str) -> Result<LoadGuard, CacheError> {
+        let target = format!("{OBJECTS}/{name}");
+        let gone = || self.cache.root.failed("hold", &target)(std::io::Error::from(ErrorKind::NotFound));
         let lock = self.lock.take().ok_or_else(gone)?;
         // Converting never waits and never lets a writer in between.
-        lock::lock(&lock, Kind::Read).map_err(CacheError::io("lock", target))?;
-        self.cache.guard(target.to_owned(), lock)?.ok_or_else(gone)
+        lock::lock(&lock, Kind::Read).map_err(self.cache.root.failed("lock", &target))?;
+        Ok(self.cache.guard(target, lock))
     }
 
     /// Commits a copy: the staging area may be a link to another file system.
     fn commit_copy(self, name: &str) -> Result<Commit, CacheError> {
         let mut copy = self.cache.entry(OBJECTS)?;
         copy.notes = self.notes.clone();
-        tree::copy(&self.data(), &copy.data(), CopyOptions::default(), &UNINTERRUPTED)?;
+        copy.fill_from(&self.data(), &UNINTERRUPTED)?;
         match copy.commit(name)? {
             Commit::Kept(guard) => Ok(Commit::Kept(guard)),
             Commit::Exists(_) => Ok(Commit::Exists(self)),
@@ -278,9 +304,26 @@ impl Entry {
 
     fn vanish(&mut self) -> Result<(), CacheError> {
         let Some(lock) = self.lock.take() else { return Ok(()) };
-        remove_entry(&self.directory)?;
+        if self.accounted {
+            self.cache.give_back_on_full_disk(&self.entry)?;
+        }
+        remove_entry(&self.cache.root, &self.entry, &UNINTERRUPTED)?;
         drop(lock);
         Ok(())
+    }
+
+    pub(super) fn file(&self, name: &str) -> String {
+        format!("{}/{name}", self.entry)
+    }
+
+    /// Leaves the entry to be removed by somebody else, who gets what holds it.
+    pub(super) fn abandon(mut self) -> (String, Option<File>) {
+        (std::mem::take(&mut self.entry), self.lock.take())
+    }
+
+    /// Has the entry's bytes given back before it vanishes.
+    pub(super) fn mark_accounted(&mut self) {
+        self.accounted = true;
     }
 }
 
@@ -291,18 +334,11 @@ impl Drop for Entry {
     }
 }
 
-/// Renames an entry, replacing nothing.
-pub(super) fn rename(from: &Path, to: &Path) -> std::io::Result<()> {
-    use std::os::unix::ffi::OsStrExt;
-    let open = |path: &Path| -> std::io::Result<(OwnedFd, std::ffi::CString)> {
-        let parent = path.parent().unwrap_or(Path::new("/"));
-        let name = path.file_name().unwrap_or_default().as_bytes();
-        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let parent = rustix::fs::openat(CWD, parent, flags, Mode::empty())?;
-        Ok((parent, std::ffi::CString::new(name)?))
-    };
-    let (from, to) = (open(from)?, open(to)?);
-    rename_new((&from.0, &from.1), (&to.0, &to.1))
+/// How far a commit came.
+pub(super) enum Tried {
+    Kept,
+    Exists,
+    Refused(Refusal),
 }
 
 /// Whether a rename failed because the name is taken.
@@ -311,30 +347,22 @@ fn taken(kind: ErrorKind) -> bool {
 }
 
 /// Removes an entry whose write lock is held: what commits it first, its lock last.
-pub(super) fn remove_entry(directory: &Path) -> Result<(), CacheError> {
-    let remove = |path: &Path| match std::fs::remove_file(path) {
-        Err(error) if !missing(&error) => Err(CacheError::io("remove", path)(error)),
-        _ => Ok(()),
-    };
-    remove(&directory.join(OBJECT_INFO))?;
-    let list = match std::fs::read_dir(directory) {
-        Err(error) if missing(&error) => return Ok(()),
-        other => other.map_err(CacheError::io("read directory", directory))?,
-    };
-    for found in list {
-        let found = found.map_err(CacheError::io("read directory", directory))?;
-        if found.file_name() != OBJECT_LOCK {
-            tree::remove(&found.path(), &UNINTERRUPTED)?;
-        }
+pub(super) fn remove_entry(root: &Root, entry: &str, interrupt: &AtomicBool) -> Result<(), CacheError> {
+    root.unlink(&format!("{entry}/{OBJECT_INFO}"))?;
+    let data = format!("{entry}/{DATA}");
+    match root.remove_directory(&data) {
+        Ok(()) | Err(Errno::NOENT) => {}
+        Err(_) => tree::remove(&root.path().join(&data), interrupt)?,
     }
-    remove(&directory.join(OBJECT_LOCK))?;
-    match std::fs::remove_dir(directory) {
-        Err(error) if !missing(&error) => Err(CacheError::io("remove directory", directory)(error)),
-        _ => Ok(()),
+    let lock = format!("{entry}/{OBJECT_LOCK}");
+    // Mostly that was all. What else there is must not outlive the lock.
+    let others: Vec<_> = root.list(entry)?.into_iter().filter(|name| name != OBJECT_LOCK).collect();
+    for other in others {
+        tree::remove(&root.path().join(entry).join(other), interrupt)?;
     }
-}
-
-/// Whether the held lock file is still the one of the entry.
-pub(super) fn holds(directory: &Path, lock: &File) -> Result<bool, CacheError> {
-    leads_to(&directory.join(OBJECT_LOCK), lock)
+    root.unlink(&lock)?;
+    match root.remove_directory(entry) {
+        Ok(()) | Err(Errno::NOENT) => Ok(()),
+        Err(error) => Err(root.failed("remove directory", entry)(error)),
+    }
 }

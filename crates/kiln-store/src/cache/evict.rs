@@ -1,128 +1,199 @@
 //! Making room: what was used least recently goes first, and what is in use stays.
 
-use std::fs::File;
-use std::path::{Path, PathBuf};
-use std::time::SystemTime;
+use std::io::ErrorKind;
+use std::sync::Arc;
 
 use kiln_sys::lock::Kind;
+use rustix::fs::{FileType, Stat};
+use serde_json::{Map, Value};
 
-use super::entry::{remove_entry, rename};
-use super::files::{Locked, missing, open_locked};
-use super::load::{accounted, read_info};
-use super::{Cache, CacheError, OBJECT_INFO, OBJECT_LOCK, name};
-
-/// So many entries lose their names before their trees are removed: bounds the locks that are open at once.
-const BATCH: usize = 64;
+use super::entry::{Entry, Refusal, Tried, remove_entry};
+use super::files::{Locked, Root};
+use super::hooks::Point;
+use super::info::accounted;
+use super::journal::{GRAVE, owed};
+use super::{Cache, CacheError, DATA, OBJECT_LOCK, OBJECTS, UNINTERRUPTED, name};
+use crate::tree;
 
 /// More than what is asked for is freed, so that the next one need not do all of this again.
 const GENEROSITY: u64 = 2;
 
-/// An entry that has lost its name, and is not accounted any more.
-struct Victim {
-    directory: PathBuf,
-    _lock: File,
-}
-
 impl Cache {
     /// Evicts entries until at least `bytes` are free of them, if there are as many, and says how many were freed.
-    pub(super) fn make_room(&self, bytes: u64) -> Result<u64, CacheError> {
+    ///
+    /// The victims are moved into one entry without a name, a grave, whose bytes are given back in one step; then
+    /// it is removed.
+    pub(super) fn make_room(self: &Arc<Self>, bytes: u64) -> Result<u64, CacheError> {
         let wanted = bytes.saturating_mul(GENEROSITY);
-        let candidates = self.by_last_use()?;
-        let mut candidates = candidates.into_iter();
         let mut freed = 0;
-        while freed < wanted && candidates.len() > 0 {
-            let mut victims = Vec::new();
-            let mut given_back = 0;
-            while freed + given_back < wanted && victims.len() < BATCH {
-                let Some((last_used, directory)) = candidates.next() else { break };
-                if let Some((victim, size)) = self.retire(&directory, Some(last_used))? {
-                    given_back += size;
-                    victims.push(victim);
-                }
+        let mut grave: Option<Entry> = None;
+        let mut buried = 0_usize;
+        for (last_used, victim) in by_last_use(&self.root)? {
+            if freed >= wanted {
+                break;
             }
-            // In this order: the slow part comes last, so dying in it leaves no wrong number.
-            self.give_back(given_back)?;
-            freed += given_back;
-            for victim in victims {
-                remove_entry(&victim.directory)?;
+            if grave.is_none() {
+                grave = Some(self.grave()?);
             }
+            let Some(grave) = &grave else { break };
+            self.root.at(Point::Chosen);
+            let Locked::Held(lock, stat) =
+                self.root.open_locked(&format!("{OBJECTS}/{victim}/{OBJECT_LOCK}"), Kind::Write, false)?
+            else {
+                continue;
+            };
+            if last_use(&stat) != last_used {
+                continue;
+            }
+            let victim = format!("{OBJECTS}/{victim}");
+            freed += match self.committed_info(&victim)? {
+                Some(info) if !is_anonymous(&victim) => accounted(&info),
+                _ => 0,
+            };
+            let place = grave.file(&format!("{DATA}/{buried}"));
+            self.root.rename_over(&victim, &place)?;
+            buried += 1;
+            // Who opened its lock file before finds that its name leads nowhere.
+            drop(lock);
+            self.root.at(Point::Retired);
         }
-        Ok(freed)
+        match grave {
+            Some(grave) => grave.discard().map(|()| freed),
+            None => Ok(freed),
+        }
     }
 
-    /// Removes what has a name without being an entry: a file, or the rest of a removal. False if it is one.
-    pub(super) fn clear_name(&self, path: &Path) -> Result<bool, CacheError> {
-        let stat = match std::fs::symlink_metadata(path) {
-            Err(error) if missing(&error) => return Ok(true),
-            other => other.map_err(CacheError::io("read attributes of", path))?,
+    /// Makes an entry for evicted ones.
+    pub(super) fn grave(self: &Arc<Self>) -> Result<Entry, CacheError> {
+        let mut grave = self.entry(OBJECTS)?;
+        self.root.create_empty(&grave.file(GRAVE))?;
+        grave.mark_accounted();
+        Ok(grave)
+    }
+
+    /// Gives the bytes of an entry without a name back, and makes the room on the disk for that if need be.
+    pub(super) fn give_back_on_full_disk(&self, entry: &str) -> Result<(), CacheError> {
+        match self.give_back(entry) {
+            Err(CacheError::Io { source, .. }) if source.kind() == ErrorKind::StorageFull => {}
+            other => return other,
+        }
+        // What says how much it is must stay.
+        let data = format!("{entry}/{DATA}");
+        let mut trees = vec![data.clone()];
+        if self.root.is_there(&format!("{entry}/{GRAVE}"))? {
+            let victims = self.root.list(&data)?;
+            trees = victims.iter().map(|victim| format!("{data}/{victim}/{DATA}")).collect();
+        }
+        for tree in trees {
+            tree::remove(&self.root.path().join(tree), &UNINTERRUPTED)?;
+        }
+        self.give_back(entry)
+    }
+
+    /// Puts an entry in the place of another one in one step, and removes that. None if the other one has gone
+    /// meanwhile: then the name is free, or has an entry that must be looked at.
+    pub(super) fn replace_entry(&self, entry: &str, target: &str) -> Result<Option<Tried>, CacheError> {
+        let old = match self.root.open_locked(&format!("{target}/{OBJECT_LOCK}"), Kind::Write, false)? {
+            Locked::Held(lock, _) => lock,
+            Locked::Contended => return Ok(Some(Tried::Refused(Refusal::InUse))),
+            Locked::Missing => return Ok(None),
         };
-        if !stat.is_dir() {
-            return self.clear_file(path);
+        let removed = match self.root.exchange(entry, target) {
+            Ok(()) => entry.to_owned(),
+            // The file system cannot: for a moment there is no entry of that name.
+            Err(error) if matches!(error.kind(), ErrorKind::InvalidInput | ErrorKind::Unsupported) => {
+                let nameless = format!("{OBJECTS}/{}", name::anonymous()?);
+                self.root.rename_new(target, &nameless).map_err(self.root.failed("replace", target))?;
+                self.root.rename_new(entry, target).map_err(self.root.failed("commit", target))?;
+                nameless
+            }
+            Err(error) => return Err(self.root.failed("commit", target)(error)),
+        };
+        // Best effort: the new one is there, and whoever opens the cache next removes the rest of the old one.
+        let _ = self
+            .give_back_on_full_disk(&removed)
+            .and_then(|()| remove_entry(&self.root, &removed, &UNINTERRUPTED));
+        drop(old);
+        Ok(Some(Tried::Kept))
+    }
+
+    /// What commits the entry that has a name. None if the name is free now: something that is no entry (a file,
+    /// the rest of a removal, the victim of a power failure) was removed.
+    pub(super) fn occupant(&self, path: &str) -> Result<Option<Map<String, Value>>, CacheError> {
+        // An entry that cannot be looked at is in somebody's hands, and so it is one.
+        let unknown = || Ok(Some(Map::new()));
+        let Some(stat) = self.root.stat(path)? else { return Ok(None) };
+        if FileType::from_raw_mode(stat.st_mode) != FileType::Directory {
+            return if self.clear_file(path)? { Ok(None) } else { unknown() };
         }
-        if read_info(path)?.is_some() {
-            return Ok(false);
+        if let Some(info) = self.committed_info(path)? {
+            return Ok(Some(info));
         }
-        match open_locked(&path.join(OBJECT_LOCK), Kind::Write, false)? {
-            Locked::Contended => Ok(false),
+        match self.root.open_locked(&format!("{path}/{OBJECT_LOCK}"), Kind::Write, false)? {
+            Locked::Contended => unknown(),
             // Only what is empty goes; else there is something that nobody explained.
-            Locked::Missing => Ok(std::fs::remove_dir(path).is_ok()),
-            Locked::Held(_lock) if read_info(path)?.is_some() => Ok(false),
-            Locked::Held(_lock) => remove_entry(path).map(|()| true),
+            Locked::Missing => {
+                if self.root.remove_directory(path).is_ok() || self.root.stat(path)?.is_none() {
+                    Ok(None)
+                } else {
+                    unknown()
+                }
+            }
+            Locked::Held(..) => {
+                if let Some(info) = self.committed_info(path)? {
+                    return Ok(Some(info));
+                }
+                // Without its name first: whoever dies here leaves nothing that looks like an entry.
+                let nameless = format!("{OBJECTS}/{}", name::anonymous()?);
+                self.root.rename_new(path, &nameless).map_err(self.root.failed("remove", path))?;
+                self.give_back_on_full_disk(&nameless)?;
+                remove_entry(&self.root, &nameless, &UNINTERRUPTED)?;
+                Ok(None)
+            }
         }
     }
 
     /// Removes a single file among the objects unless it is locked.
-    pub(super) fn clear_file(&self, path: &Path) -> Result<bool, CacheError> {
-        match open_locked(path, Kind::Write, false)? {
+    pub(super) fn clear_file(&self, path: &str) -> Result<bool, CacheError> {
+        match self.root.open_locked(path, Kind::Write, false)? {
             Locked::Contended => Ok(false),
             Locked::Missing => Ok(true),
-            Locked::Held(_lock) => match std::fs::remove_file(path) {
-                Err(error) if !missing(&error) => Err(CacheError::io("remove", path)(error)),
-                _ => Ok(true),
-            },
+            Locked::Held(..) => self.root.unlink(path).map(|_| true),
         }
     }
 
-    /// All entries with the time of their last use, the oldest first.
-    fn by_last_use(&self) -> Result<Vec<(SystemTime, PathBuf)>, CacheError> {
-        let objects = self.objects();
-        let list = std::fs::read_dir(&objects).map_err(CacheError::io("read directory", &objects))?;
-        let mut found = Vec::new();
-        for entry in list {
-            let directory = entry.map_err(CacheError::io("read directory", &objects))?.path();
-            // A file, or an entry that has just gone or is just being made.
-            if let Some(last_used) = last_use(&directory) {
-                found.push((last_used, directory));
-            }
+    /// Removes an entry of a dead process, whose lock is held, and gives back what it is accounted with.
+    pub(super) fn bury(&self, entry: &str, stop: &std::sync::atomic::AtomicBool) -> Result<(), CacheError> {
+        if owed(&self.root, entry)? > 0 {
+            self.give_back_on_full_disk(entry)?;
         }
-        found.sort_unstable();
-        Ok(found)
-    }
-
-    /// Takes an entry's name and what commits it, unless it is locked or was used since.
-    fn retire(
-        &self,
-        directory: &Path,
-        last_used: Option<SystemTime>,
-    ) -> Result<Option<(Victim, u64)>, CacheError> {
-        let Locked::Held(lock) = open_locked(&directory.join(OBJECT_LOCK), Kind::Write, false)? else {
-            return Ok(None);
-        };
-        if last_used.is_some() && last_use(directory) != last_used {
-            return Ok(None);
-        }
-        let size = read_info(directory)?.as_ref().map_or(0, accounted);
-        // Nobody must find half an entry: the reference does not look whether it is committed.
-        let nameless = self.objects().join(name::anonymous()?);
-        rename(directory, &nameless).map_err(CacheError::io("remove", directory))?;
-        match std::fs::remove_file(nameless.join(OBJECT_INFO)) {
-            Err(error) if !missing(&error) => return Err(CacheError::io("remove", directory)(error)),
-            _ => {}
-        }
-        Ok(Some((Victim { directory: nameless, _lock: lock }, size)))
+        remove_entry(&self.root, entry, stop)
     }
 }
 
-fn last_use(directory: &Path) -> Option<SystemTime> {
-    std::fs::symlink_metadata(directory.join(OBJECT_LOCK)).and_then(|stat| stat.accessed()).ok()
+/// When an entry was last used: the access time of its lock file.
+pub(super) fn last_use(lock: &Stat) -> (i64, i64) {
+    (lock.st_atime, lock.st_atime_nsec as i64)
+}
+
+/// Whether a path relative to the cache's directory leads to something without a name of its own.
+pub(super) fn is_anonymous(path: &str) -> bool {
+    path.rsplit('/').next().is_some_and(|name| name.starts_with(name::ANONYMOUS))
+}
+
+/// The names of all entries with the time of their last use, the oldest first.
+fn by_last_use(root: &Root) -> Result<Vec<((i64, i64), String)>, CacheError> {
+    let mut found = Vec::new();
+    for name in root.list(OBJECTS)? {
+        // A file, or an entry that has just gone or is just being made. Those without a name are not evicted but
+        // reclaimed.
+        if name.starts_with(name::ANONYMOUS) {
+            continue;
+        }
+        if let Some(lock) = root.stat(&format!("{OBJECTS}/{name}/{OBJECT_LOCK}"))? {
+            found.push((last_use(&lock), name));
+        }
+    }
+    found.sort_unstable();
+    Ok(found)
 }

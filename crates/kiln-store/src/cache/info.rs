@@ -1,4 +1,4 @@
-//! `cache.info`: the version of the layout and the limit.
+//! `cache.info`: the version of the layout and the limit. `object.info`: what commits an entry.
 
 use std::path::Path;
 
@@ -16,6 +16,28 @@ pub enum MaximumSize {
     Bytes(u64),
     /// No limit.
     Unlimited,
+}
+
+/// The key of `object.info` with the bytes that an entry is accounted with.
+pub(super) const SIZE: &str = "size";
+/// The key of `object.info` with the boot in which an entry was made.
+pub(super) const BOOT: &str = "creation-boot-id";
+/// The key of `object.info`, Kiln's own, with what the content depends on beside its name.
+pub(super) const RECIPE: &str = "recipe";
+
+/// Understands the text of `object.info`; none if it is not whole.
+pub(super) fn parse_info(text: &[u8]) -> Option<Map<String, Value>> {
+    serde_json::from_slice(text).ok()
+}
+
+/// The bytes that an entry is accounted with.
+pub(super) fn accounted(info: &Map<String, Value>) -> u64 {
+    info.get(SIZE).and_then(Value::as_u64).unwrap_or(0)
+}
+
+/// The boot in which an entry was made.
+pub(super) fn boot_of(info: &Map<String, Value>) -> Option<&str> {
+    info.get(BOOT).and_then(Value::as_str)
 }
 
 /// What `cache.info` says, as far as it is understood.

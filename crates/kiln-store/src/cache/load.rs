@@ -2,47 +2,80 @@
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use kiln_sys::lock::Kind;
-use rustix::fs::{Timespec, Timestamps, UTIME_NOW, UTIME_OMIT};
+use rustix::fs::{Stat, Timespec, Timestamps, UTIME_NOW, UTIME_OMIT};
 use serde_json::{Map, Value};
 
-use super::files::{Locked, open_locked};
-use super::{Cache, CacheError, DATA, OBJECT_INFO, OBJECT_LOCK, name};
+use super::durability::is_marked;
+use super::files::Locked;
+use super::info::{RECIPE, boot_of, parse_info};
+use super::{Cache, CacheError, DATA, OBJECT_INFO, OBJECT_LOCK, OBJECTS, name};
 
 /// A committed entry. Nobody removes or changes it while this lives.
 #[derive(Debug)]
 pub struct LoadGuard {
+    /// Relative to the cache's directory.
+    entry: String,
     directory: PathBuf,
-    info: Map<String, Value>,
+    info: OnceLock<Map<String, Value>>,
     _lock: File,
-    _cache: Arc<Cache>,
+    cache: Arc<Cache>,
 }
 
 impl Cache {
     /// Finds the entry of a name and holds it. Never waits: an entry that somebody changes is a miss.
     pub fn load(self: &Arc<Self>, name: &str) -> Result<Option<LoadGuard>, CacheError> {
         name::check(name)?;
-        if !self.info().is_compatible() {
+        if !self.is_compatible() {
             return Ok(None);
         }
-        let directory = self.objects().join(name);
-        match open_locked(&directory.join(OBJECT_LOCK), Kind::Read, false)? {
-            Locked::Held(lock) => self.guard(directory, lock),
-            Locked::Contended | Locked::Missing => Ok(None),
+        let entry = format!("{OBJECTS}/{name}");
+        let Locked::Held(lock, stat) =
+            self.root.open_locked(&format!("{entry}/{OBJECT_LOCK}"), Kind::Read, false)?
+        else {
+            return Ok(None);
+        };
+        if !self.is_committed(&entry, &stat)? {
+            return Ok(None);
         }
+        touch(&lock);
+        Ok(Some(self.guard(entry, lock)))
     }
 
-    /// Makes the guard of an entry whose lock is held, unless the entry is not committed.
-    pub(super) fn guard(
-        self: &Arc<Self>,
-        directory: PathBuf,
-        lock: File,
-    ) -> Result<Option<LoadGuard>, CacheError> {
-        let Some(info) = read_info(&directory)? else { return Ok(None) };
-        touch(&lock);
-        Ok(Some(LoadGuard { directory, info, _lock: lock, _cache: Arc::clone(self) }))
+    /// As [`load`](Self::load), but an entry that was made by another recipe is a miss. One that does not say by
+    /// which (the reference writes none) is taken as it is.
+    pub fn load_made_by(self: &Arc<Self>, name: &str, recipe: &str) -> Result<Option<LoadGuard>, CacheError> {
+        let loaded = self.load(name)?;
+        Ok(loaded.filter(|guard| match guard.info().get(RECIPE) {
+            Some(Value::String(other)) => other == recipe,
+            _ => true,
+        }))
+    }
+
+    /// Makes the guard of an entry that is committed and whose lock is held.
+    pub(super) fn guard(self: &Arc<Self>, entry: String, lock: File) -> LoadGuard {
+        let directory = self.root.path().join(&entry);
+        LoadGuard { entry, directory, info: OnceLock::new(), _lock: lock, cache: Arc::clone(self) }
+    }
+
+    /// Whether an entry with a name is whole: it has what commits it, and is not the victim of a power failure.
+    pub(super) fn is_committed(&self, entry: &str, lock: &Stat) -> Result<bool, CacheError> {
+        let info = format!("{entry}/{OBJECT_INFO}");
+        if is_marked(lock) {
+            let info = self.root.read(&info)?.and_then(|text| parse_info(&text));
+            return Ok(info.is_some_and(|info| boot_of(&info) == Some(&self.boot_id)));
+        }
+        // Of the reference's entries it may be empty, after a power failure.
+        Ok(self.root.stat(&info)?.is_some_and(|stat| stat.st_size > 0))
+    }
+
+    /// Reads what commits an entry; none if it is not committed.
+    pub(super) fn committed_info(&self, entry: &str) -> Result<Option<Map<String, Value>>, CacheError> {
+        let Some(lock) = self.root.stat(&format!("{entry}/{OBJECT_LOCK}"))? else { return Ok(None) };
+        let info = self.root.read(&format!("{entry}/{OBJECT_INFO}"))?.and_then(|text| parse_info(&text));
+        Ok(info.filter(|info| !is_marked(&lock) || boot_of(info) == Some(&self.boot_id)))
     }
 }
 
@@ -52,25 +85,19 @@ impl LoadGuard {
         self.directory.join(DATA)
     }
 
-    /// What `object.info` says: `size`, `creation-boot-id`, and whatever else the entry was noted with.
+    /// The directory of the entry.
+    pub fn directory(&self) -> &Path {
+        &self.directory
+    }
+
+    /// What `object.info` says: `size`, `creation-boot-id`, and whatever else the entry was noted with. Nothing if
+    /// it cannot be understood.
     pub fn info(&self) -> &Map<String, Value> {
-        &self.info
+        self.info.get_or_init(|| {
+            let text = self.cache.root.read(&format!("{}/{OBJECT_INFO}", self.entry));
+            text.ok().flatten().and_then(|text| parse_info(&text)).unwrap_or_default()
+        })
     }
-}
-
-/// Reads `object.info`; none if there is none, or none that is whole: then the entry is not committed.
-pub(super) fn read_info(directory: &Path) -> Result<Option<Map<String, Value>>, CacheError> {
-    let path = directory.join(OBJECT_INFO);
-    match std::fs::read(&path) {
-        Ok(text) => Ok(serde_json::from_slice(&text).ok()),
-        Err(error) if super::files::missing(&error) => Ok(None),
-        Err(error) => Err(CacheError::io("read", path)(error)),
-    }
-}
-
-/// The bytes that an entry is accounted with.
-pub(super) fn accounted(info: &Map<String, Value>) -> u64 {
-    info.get("size").and_then(Value::as_u64).unwrap_or(0)
 }
 
 /// Marks an entry as used now. Best effort: on a read-only file system nothing is evicted either.

@@ -23,23 +23,25 @@
 //! - An entry gets its name by a rename that replaces nothing, and loses it by a rename, so no name ever
 //!   shows half an entry, whenever the process dies.
 //! - `object.lock`'s access time says when an entry was last used.
-//! - Space is accounted before an entry gets its name, and given back after it lost it. Whoever dies
-//!   between leaves too large a number, never too small a one; the next one that opens the cache alone
-//!   counts again.
+//! - Space is accounted before an entry gets its name, and given back after it lost it, in steps that leave
+//!   behind what has been done so far. Whoever opens the cache next gives back what is missing; whoever opens
+//!   it alone counts again, because the reference does not do that.
 //!
-//! # Limitations
-//!
-//! Committed data is not flushed to disk: after a power failure an entry may be incomplete.
+//! Accounting survives being killed at any point ([`journal`]), and content survives a power failure
+//! ([`Durability`]).
 
 mod boot_id;
 mod build_lock;
 mod downloads;
+mod durability;
 mod entry;
 mod error;
 mod evict;
 mod files;
+mod hooks;
 mod info;
 mod inspect;
+mod journal;
 mod json;
 mod load;
 mod name;
@@ -52,19 +54,24 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use kiln_sys::lock::{self, Kind};
+use kiln_sys::lock::Kind;
+use rustix::fs::{Mode, OFlags};
 
 pub use build_lock::BuildLock;
 pub use downloads::{Downloads, Session};
+pub use durability::Durability;
 pub use entry::{Commit, Entry, Refusal};
 pub use error::CacheError;
+pub use hooks::{Hooks, Point};
 pub use info::MaximumSize;
 pub use inspect::{EntryKind, Listed, Overview, Place, Progress, Usage, UsageReport};
 pub use load::LoadGuard;
 pub use temporary::TemporaryDirectory;
 
-use files::Locked;
+use durability::Flusher;
+use files::{Locked, Root};
 use info::Info;
+use reclaim::Janitor;
 
 const OBJECTS: &str = "objects";
 const STAGE: &str = "stage";
@@ -78,6 +85,10 @@ const CACHE_TAG: &str = "CACHEDIR.TAG";
 const OBJECT_INFO: &str = "object.info";
 const OBJECT_LOCK: &str = "object.lock";
 
+/// The directory of build locks, below `tmp`.
+const LOCKS: &str = "locks";
+const LOCKED_BUILDS: &str = "tmp/locks";
+
 /// What programs that make backups look for, and a line for people.
 const TAG: &str = "Signature: 8a477f597d28d172789f06886806bc55\n\
                    # A cache directory; what is in it can be made again. See https://bford.info/cachedir/\n";
@@ -89,25 +100,35 @@ const APPLICATION: &str = "osbuild";
 static UNINTERRUPTED: AtomicBool = AtomicBool::new(false);
 
 /// How a cache is opened.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct CacheOptions {
     /// Whether what dead processes left is removed, and the size counted again if nobody else is there.
     pub reclaim: bool,
+    /// When what is committed reaches the disk.
+    pub durability: Durability,
+    /// For tests.
+    pub hooks: Hooks,
 }
 
 impl Default for CacheOptions {
     fn default() -> Self {
-        Self { reclaim: true }
+        Self { reclaim: true, durability: Durability::default(), hooks: Hooks::default() }
     }
 }
 
 /// An open cache. Holds the shared lock until it and everything that came from it is dropped.
 #[derive(Debug)]
 pub struct Cache {
-    directory: PathBuf,
+    // In the order in which they end: the lock is released last.
+    janitor: Mutex<Option<Janitor>>,
+    flusher: Flusher,
+    root: Root,
     boot_id: String,
     info: Mutex<Info>,
-    _lock: File,
+    options: CacheOptions,
+    /// Ends slow work that nobody waits for.
+    stop: Arc<AtomicBool>,
+    lock: File,
 }
 
 impl Cache {
@@ -115,36 +136,61 @@ impl Cache {
     pub fn open(directory: &Path, options: CacheOptions) -> Result<Arc<Self>, CacheError> {
         let absolute = std::path::absolute(directory).map_err(CacheError::io("find", directory))?;
         let boot_id = boot_id::boot_id(APPLICATION)?;
-        files::scaffold(&absolute)?;
-        let path = absolute.join(CACHE_LOCK);
-        let alone =
-            if options.reclaim { files::open_locked(&path, Kind::Write, false)? } else { Locked::Contended };
-        let (lock, alone) = match alone {
-            Locked::Held(lock) => (lock, true),
-            Locked::Contended | Locked::Missing => (shared(&path)?, false),
-        };
-        let info = Info::read(&absolute.join(CACHE_INFO))?;
-        let again = lock.try_clone().map_err(CacheError::io("lock", &path))?;
-        let cache = Arc::new(Self { directory: absolute, boot_id, info: Mutex::new(info), _lock: lock });
-        if alone {
-            let buried = cache.recover();
-            // Converting a write lock to a read lock neither waits nor lets anyone in between.
-            lock::lock(&again, Kind::Read).map_err(CacheError::io("lock", &path))?;
-            drop(buried?);
-        } else if options.reclaim {
-            cache.reclaim()?;
+        let root = Root::open(absolute, options.hooks.clone())?;
+        let lock = root.share(CACHE_LOCK)?;
+        let info = Info::read(&root.path().join(CACHE_INFO))?;
+        let reclaim = options.reclaim;
+        let cache = Arc::new(Self {
+            janitor: Mutex::default(),
+            flusher: Flusher::new(root.twin()?),
+            root,
+            boot_id,
+            info: Mutex::new(info),
+            options,
+            stop: Arc::default(),
+            lock,
+        });
+        if reclaim {
+            let janitor = cache.put_right()?;
+            *cache.janitor.lock().unwrap_or_else(PoisonError::into_inner) = janitor;
         }
         Ok(cache)
     }
 
+    /// A second handle, for a thread that must not keep this one open.
+    fn twin(&self) -> Result<Self, CacheError> {
+        Ok(Self {
+            janitor: Mutex::default(),
+            flusher: Flusher::new(self.root.twin()?),
+            root: self.root.twin()?,
+            boot_id: self.boot_id.clone(),
+            info: Mutex::new(self.info()),
+            options: self.options.clone(),
+            stop: Arc::default(),
+            lock: self.lock.try_clone().map_err(self.root.failed("lock", CACHE_LOCK))?,
+        })
+    }
+
+    /// Waits until what dead processes had left when the cache was opened is removed.
+    pub fn wait_for_reclaim(&self) {
+        if let Some(janitor) = &mut *self.janitor.lock().unwrap_or_else(PoisonError::into_inner) {
+            janitor.finish();
+        }
+    }
+
+    /// Has everything that was committed so far on the disk when it returns.
+    pub fn flush(&self) -> Result<(), CacheError> {
+        self.flusher.flush()
+    }
+
     /// The cache's directory, absolute.
     pub fn directory(&self) -> &Path {
-        &self.directory
+        self.root.path()
     }
 
     /// The directory of downloaded sources; each content type has its own in it.
     pub fn sources(&self) -> PathBuf {
-        self.directory.join(SOURCES)
+        self.root.path().join(SOURCES)
     }
 
     /// The limit for all entries together.
@@ -154,15 +200,16 @@ impl Cache {
 
     /// Changes the limit, for this cache and all who open it later. Nothing is evicted until room is needed.
     pub fn set_maximum_size(&self, maximum: MaximumSize) -> Result<(), CacheError> {
-        let path = self.directory.join(CACHE_INFO);
-        let Locked::Held(lock) = files::open_locked(&path, Kind::Write, true)? else {
-            return Err(CacheError::io("lock", &path)(std::io::Error::from(std::io::ErrorKind::NotFound)));
+        let Locked::Held(lock, _) = self.root.open_locked(CACHE_INFO, Kind::Write, true)? else {
+            return Err(self.root.failed("lock", CACHE_INFO)(std::io::Error::from(
+                std::io::ErrorKind::NotFound,
+            )));
         };
-        let read = Info::read(&path)?;
-        if self.info().is_compatible()
+        let read = Info::read(&self.root.path().join(CACHE_INFO))?;
+        if self.is_compatible()
             && let Some(text) = read.with_maximum_size(maximum)
         {
-            self.replace_file(CACHE_INFO, &text)?;
+            self.root.replace(CACHE_INFO, &text)?;
         }
         drop(lock);
         *self.info.lock().unwrap_or_else(PoisonError::into_inner) = read.limited_to(maximum);
@@ -178,16 +225,23 @@ impl Cache {
         self.info.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    fn objects(&self) -> PathBuf {
-        self.directory.join(OBJECTS)
+    fn is_compatible(&self) -> bool {
+        self.info.lock().unwrap_or_else(PoisonError::into_inner).is_compatible()
     }
-}
 
-fn shared(path: &Path) -> Result<File, CacheError> {
-    match files::open_locked(path, Kind::Read, true)? {
-        Locked::Held(lock) => Ok(lock),
-        Locked::Contended | Locked::Missing => {
-            Err(CacheError::io("lock", path)(std::io::Error::from(std::io::ErrorKind::NotFound)))
-        }
+    /// Has the names in a directory of the cache on the disk when it returns.
+    fn flush_directory(&self, directory: &str) -> Result<(), CacheError> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        rustix::fs::openat(self.root.fd(), directory, flags, Mode::empty())
+            .and_then(rustix::fs::fsync)
+            .map_err(self.root.failed("flush", directory))
+    }
+
+    /// Writes one of Kiln's own files of the cache, in one step.
+    fn record(&self, file: &str, content: &str) -> Result<(), CacheError> {
+        let new = format!("{TEMPORARY}/{file}-{}", name::random()?);
+        drop(self.root.create(&new, content)?);
+        let placed = self.root.rename_over(&new, file);
+        placed.and(self.root.unlink(&new).map(|_| ()))
     }
 }

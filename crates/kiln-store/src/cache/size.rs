@@ -2,70 +2,51 @@
 
 use std::fs::File;
 use std::io::Read;
-use std::path::Path;
 
 use kiln_sys::lock::Kind;
 
-use super::files::{Locked, open_locked};
-use super::{CACHE_SIZE, Cache, CacheError, MaximumSize};
+use super::files::Locked;
+use super::{CACHE_SIZE, Cache, CacheError};
+
+/// The number, held against change by others.
+pub(super) struct Size {
+    pub(super) bytes: u64,
+    _lock: File,
+}
 
 impl Cache {
     /// The bytes that all committed entries are accounted with.
     pub fn size(&self) -> Result<u64, CacheError> {
-        let path = self.directory.join(CACHE_SIZE);
-        let mut file = File::open(&path).map_err(CacheError::io("open", &path))?;
-        match read(&path, &mut file)? {
+        match self.root.read(CACHE_SIZE)?.and_then(|text| parse(&text)) {
             Some(size) => Ok(size),
             None => self.count(),
         }
     }
 
-    /// Adds bytes to what is accounted, unless that would go beyond the limit.
-    pub(super) fn reserve(&self, bytes: u64) -> Result<bool, CacheError> {
-        let maximum = self.maximum_size();
-        self.update(|size| match (size.checked_add(bytes), maximum) {
-            (Some(sum), MaximumSize::Unlimited) => Some(sum),
-            (Some(sum), MaximumSize::Bytes(maximum)) if sum <= maximum => Some(sum),
-            _ => None,
-        })
-    }
-
-    /// Takes bytes off what is accounted; it never goes below zero.
-    pub(super) fn give_back(&self, bytes: u64) -> Result<(), CacheError> {
-        self.update(|size| Some(size.saturating_sub(bytes))).map(|_| ())
-    }
-
-    /// Replaces what is accounted by what was counted.
-    pub(super) fn set_size(&self, counted: u64) -> Result<(), CacheError> {
-        self.update(|size| (size != counted).then_some(counted)).map(|_| ())
-    }
-
-    fn update(&self, change: impl Fn(u64) -> Option<u64>) -> Result<bool, CacheError> {
-        let path = self.directory.join(CACHE_SIZE);
+    /// Waits for the right to change the number.
+    pub(super) fn lock_size(&self) -> Result<Size, CacheError> {
         loop {
-            let mut file = match open_locked(&path, Kind::Write, true)? {
-                Locked::Held(file) => file,
-                Locked::Contended => continue,
-                Locked::Missing => {
-                    super::files::scaffold(&self.directory)?;
-                    continue;
+            match self.root.open_locked(CACHE_SIZE, Kind::Write, true)? {
+                Locked::Held(mut file, _) => {
+                    let mut text = Vec::with_capacity(32);
+                    file.read_to_end(&mut text).map_err(self.root.failed("read", CACHE_SIZE))?;
+                    // A power failure can leave an empty file. Nobody else counts: the lock is held.
+                    let bytes = parse(&text).map_or_else(|| self.count(), Ok)?;
+                    return Ok(Size { bytes, _lock: file });
                 }
-            };
-            let size = match read(&path, &mut file)? {
-                Some(size) => size,
-                // A power failure can leave an empty file. Nobody else counts: the lock is held.
-                None => self.count()?,
-            };
-            let Some(size) = change(size) else { return Ok(false) };
-            self.replace_file(CACHE_SIZE, &size.to_string())?;
-            return Ok(true);
+                Locked::Contended => {}
+                Locked::Missing => self.root.scaffold()?,
+            }
         }
+    }
+
+    /// Replaces the number by what was counted while nobody else used the cache.
+    pub(super) fn set_size(&self, counted: u64) -> Result<(), CacheError> {
+        let size = self.lock_size()?;
+        if size.bytes == counted { Ok(()) } else { self.root.replace(CACHE_SIZE, &counted.to_string()) }
     }
 }
 
-/// Reads the number; none if the file does not hold one.
-fn read(path: &Path, file: &mut File) -> Result<Option<u64>, CacheError> {
-    let mut text = Vec::new();
-    file.read_to_end(&mut text).map_err(CacheError::io("read", path))?;
-    Ok(serde_json::from_slice(&text).ok())
+fn parse(text: &[u8]) -> Option<u64> {
+    serde_json::from_slice(text).ok()
 }

@@ -7,6 +7,7 @@ use std::fs::File;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use rustix::fs::{FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
@@ -30,7 +31,7 @@ impl Cache {
     /// Makes a directory below the cache's `tmp` whose name contains the prefix.
     pub fn temporary_directory(self: &Arc<Self>, prefix: &str) -> Result<TemporaryDirectory, CacheError> {
         loop {
-            let path = self.directory.join(TEMPORARY).join(format!("{PREFIX}{prefix}{}", name::random()?));
+            let path = self.root.path().join(TEMPORARY).join(format!("{PREFIX}{prefix}{}", name::random()?));
             rustix::fs::mkdir(&path, Mode::RWXU).map_err(CacheError::io("create directory", &path))?;
             // Not there any more, or locked: somebody takes it for left behind.
             if let Some(lock) = hold(&path)? {
@@ -67,10 +68,10 @@ impl Drop for TemporaryDirectory {
 }
 
 /// Removes one of Kiln's temporary directories if nobody uses it. Others are left alone.
-pub(super) fn reclaim(path: &Path) -> Result<(), CacheError> {
+pub(super) fn reclaim(path: &Path, stop: &AtomicBool) -> Result<(), CacheError> {
     let ours = path.file_name().and_then(|name| name.to_str()).is_some_and(|name| name.starts_with(PREFIX));
     if ours && let Some(_lock) = hold(path)? {
-        tree::remove(path, &UNINTERRUPTED)?;
+        tree::remove(path, stop)?;
     }
     Ok(())
 }

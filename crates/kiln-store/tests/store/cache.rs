@@ -278,6 +278,7 @@ fn what_the_dead_left_is_removed_and_counted_again() {
     let temporary = cache.temporary_directory("z-").expect("temporary");
     let building = cache.build_lock("b", &GO_ON).expect("build lock");
     let second = open(scratch.path());
+    second.wait_for_reclaim();
     assert_eq!(names(scratch.path(), "objects"), ["good"]);
     assert_eq!(names(scratch.path(), "stage").len(), 1);
     assert!(staged.data().is_dir() && temporary.path().is_dir(), "the living are left alone");
@@ -296,10 +297,12 @@ fn what_the_dead_left_is_removed_and_counted_again() {
         assert_eq!(cache.size().expect("size"), size, "{wrong}");
         assert!(!is_locked(&at("cache.lock"), Kind::Read), "others may come in again");
         assert!(has(&cache, "good"));
+        cache.wait_for_reclaim();
     }
     assert_eq!(names(scratch.path(), "objects"), ["good"]);
     assert_eq!(names(scratch.path(), "stage"), Vec::<String>::new());
-    assert_eq!(names(scratch.path(), "tmp"), Vec::<String>::new());
+    assert_eq!(names(scratch.path(), "tmp"), ["locks"]);
+    assert_eq!(names(scratch.path(), "tmp/locks"), Vec::<String>::new());
 }
 
 #[test]

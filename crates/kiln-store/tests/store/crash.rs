@@ -123,6 +123,7 @@ fn killed_at_any_point_no_entry_is_half_there_and_sizes_are_exact() {
         kill(child);
         kill(other);
         let cache = Cache::open(scratch.path(), CacheOptions::default()).expect("open");
+        cache.wait_for_reclaim();
         let mut expected = 0;
         for found in fs::read_dir(scratch.path().join("objects")).expect("list") {
             let name = found.expect("entry").file_name().into_string().expect("a name");

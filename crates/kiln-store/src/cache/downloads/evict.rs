@@ -43,7 +43,7 @@ impl Cache {
         let lock = session::lock(&self.sources())?;
         let sessions = self.sessions()?;
         // Converting our shared lock keeps others out; it fails at once if there are any.
-        let alone = lock::try_lock(&self._lock, Kind::Write)
+        let alone = lock::try_lock(&self.lock, Kind::Write)
             .map_err(CacheError::io("lock", self.directory().join(CACHE_LOCK)))?
             == Attempt::Acquired;
         Ok(Evictor { cache: self, sessions, now: SystemTime::now(), alone, _lock: lock })
@@ -113,7 +113,7 @@ impl Drop for Evictor<'_> {
     fn drop(&mut self) {
         if self.alone {
             // Converting a write lock to a read lock always succeeds at once.
-            let _ = lock::lock(&self.cache._lock, Kind::Read);
+            let _ = lock::lock(&self.cache.lock, Kind::Read);
         }
     }
 }
