@@ -41,6 +41,11 @@ pub(super) fn mode(stat: &Statx) -> Mode {
     Mode::from_raw_mode(u32::from(stat.stx_mode) & PERMISSIONS)
 }
 
+/// What a new entry is made with: set-id and sticky bits come when it belongs to whom it should.
+pub(super) fn permissions(stat: &Statx) -> Mode {
+    mode(stat) & (Mode::RWXU | Mode::RWXG | Mode::RWXO)
+}
+
 pub(super) fn owner(stat: &Statx) -> (Option<Uid>, Option<Gid>) {
     (Some(Uid::from_raw(stat.stx_uid)), Some(Gid::from_raw(stat.stx_gid)))
 }

@@ -1,7 +1,9 @@
 //! Copying a tree with everything that root may set.
 //!
 //! Order matters for each entry: create, fill, owner (which clears set-id bits and capabilities), mode,
-//! extended attributes (ACLs and capabilities among them), times. A directory gets its attributes when all
+//! extended attributes (ACLs and capabilities among them), times. What a new file has already, because of
+//! the mode it was made with and of who made it, is asked for and not set again: that is cheaper, and exact
+//! whatever the umask, the directory's set-group-id bit or the mount options are. A directory gets its attributes when all
 //! in it is done, and inode flags come last of all, because an immutable file can be linked no more.
 //!
 //! A file with several names is made once, and linked from its second name on; it may be linked while
@@ -20,8 +22,9 @@ use rustix::io::Errno;
 use super::TreeError;
 use super::attributes::{self, Target};
 use super::content::{Contents, Failure};
-use super::directory::{Entry, open_beneath, open_directory, open_root, proc_path};
-use super::walk::{Node, Visit, walk};
+use super::directory::{open_beneath, open_directory, open_root, proc_path};
+use super::entries::Entry;
+use super::walk::{At, Enter, Found, Visit, walk};
 
 /// What to do where the destination cannot take an extended attribute.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -62,10 +65,8 @@ pub fn copy(from: &Path, to: &Path, options: CopyOptions, interrupt: &AtomicBool
     }
     let destination = open_root(to)?;
     let visitor = Copy {
-        from,
         options,
         contents: Contents::new(interrupt),
-        inherits_acl: attributes::has_default_acl(&destination),
         root: destination,
         links: Mutex::default(),
         flagged: Mutex::default(),
@@ -75,81 +76,76 @@ pub fn copy(from: &Path, to: &Path, options: CopyOptions, interrupt: &AtomicBool
 }
 
 struct Copy<'a> {
-    from: &'a Path,
     options: CopyOptions,
     contents: Contents<'a>,
     root: OwnedFd,
-    inherits_acl: bool,
     /// Where a file with several names was first made, relative to the root.
     links: Mutex<HashMap<(u32, u32, u64), PathBuf>>,
     flagged: Mutex<Vec<(PathBuf, IFlags)>>,
 }
 
-/// A directory of the destination, and the attributes it gets in the end.
 struct Directory {
-    fd: OwnedFd,
+    /// What it gets in the end.
     stat: Statx,
+    /// Whether new entries inherit an ACL: only where the destination was there before.
+    inherits_acl: bool,
 }
 
 impl Visit for Copy<'_> {
     type Dir = Directory;
 
-    fn enter(
-        &self,
-        parent: Option<&Node<Directory>>,
-        name: &CStr,
-        path: &Path,
-        fd: &OwnedFd,
-    ) -> Result<Directory, TreeError> {
-        let make = || -> Result<Directory, Errno> {
+    fn enter(&self, found: &Found<'_, Directory>) -> Result<Enter<Directory>, TreeError> {
+        let make = || -> Result<Enter<Directory>, Errno> {
             // Before it is read, so that its access time is what it was.
-            let stat = attributes::stat(fd)?;
-            let fd = match parent {
-                None => rustix::io::fcntl_dupfd_cloexec(&self.root, 0)?,
+            let stat = attributes::stat(found.fd)?;
+            let (to, made) = match found.parent {
+                None => (rustix::io::fcntl_dupfd_cloexec(&self.root, 0)?, false),
                 Some(parent) => {
-                    match rustix::fs::mkdirat(&parent.data.fd, name, Mode::RWXU) {
-                        Ok(()) | Err(Errno::EXIST) => {}
+                    let made = match rustix::fs::mkdirat(parent.twin()?, found.name, Mode::RWXU) {
+                        Ok(()) => true,
+                        Err(Errno::EXIST) => false,
                         Err(error) => return Err(error),
+                    };
+                    let to = open_directory(parent.twin()?, found.name)?;
+                    if made && parent.node.data.inherits_acl {
+                        attributes::drop_acls(Target::Open(&to))?;
                     }
-                    let made = open_directory(&parent.data.fd, name)?;
-                    if self.inherits_acl {
-                        attributes::drop_acls(Target::Open(&made))?;
-                    }
-                    made
+                    (to, made)
                 }
             };
-            Ok(Directory { fd, stat })
+            let inherits_acl = !made && attributes::has_default_acl(&to);
+            Ok(Enter::Into(Directory { stat, inherits_acl }, Some(to)))
         };
-        make().map_err(TreeError::io("copy directory", path))
+        make().map_err(|error| TreeError::io("copy directory", found.path())(error))
     }
 
-    fn entry(&self, directory: &Node<Directory>, entry: &Entry) -> Result<(), TreeError> {
-        let path = || entry.path_below(&directory.path);
+    fn entry(&self, at: &At<'_, Directory>, entry: &Entry<'_>) -> Result<(), TreeError> {
         let result = match entry.kind {
-            FileType::RegularFile => self.regular(directory, entry),
-            _ => self.special(directory, entry).map_err(Failure::Io),
+            FileType::RegularFile => self.regular(at, entry),
+            _ => self.special(at, entry).map_err(Failure::Io),
         };
         result.map_err(|failure| match failure {
-            Failure::Io(error) => TreeError::io("copy", path())(error),
+            Failure::Io(error) => TreeError::io("copy", at.path_of(entry))(error),
             Failure::Interrupted => TreeError::Interrupted,
         })
     }
 
-    fn leave(&self, directory: &Node<Directory>) -> Result<(), TreeError> {
-        let Directory { fd, stat } = &directory.data;
-        self.finish_open(&directory.fd, fd, stat)
-            .map_err(TreeError::io("copy attributes of directory", &directory.path))?;
-        self.note_flags(stat, || directory.path.clone());
+    fn leave(&self, at: &At<'_, Directory>, _: Option<&At<'_, Directory>>) -> Result<(), TreeError> {
+        let stat = &at.node.data.stat;
+        at.twin()
+            .and_then(|to| self.finish_directory(at.fd(), to, stat))
+            .map_err(|error| TreeError::io("copy attributes of directory", at.path())(error))?;
+        self.note_flags(stat, || at.node.relative());
         Ok(())
     }
 }
 
 impl Copy<'_> {
-    fn regular(&self, directory: &Node<Directory>, entry: &Entry) -> Result<(), Failure> {
-        let name = &entry.name;
+    fn regular(&self, at: &At<'_, Directory>, entry: &Entry<'_>) -> Result<(), Failure> {
+        let (name, to) = (entry.name, at.twin()?);
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-        let from = match rustix::fs::openat(&directory.fd, name, flags | OFlags::NOATIME, Mode::empty()) {
-            Err(Errno::PERM) => rustix::fs::openat(&directory.fd, name, flags, Mode::empty()),
+        let from = match rustix::fs::openat(at.fd(), name, flags | OFlags::NOATIME, Mode::empty()) {
+            Err(Errno::PERM) => rustix::fs::openat(at.fd(), name, flags, Mode::empty()),
             other => other,
         }?;
         let stat = attributes::stat(&from)?;
@@ -159,24 +155,32 @@ impl Copy<'_> {
         }
         let create = || {
             let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-            let mode = Mode::RUSR | Mode::WUSR;
-            replacing(&directory.data.fd, name, || rustix::fs::openat(&directory.data.fd, name, flags, mode))
+            replacing(to, name, || rustix::fs::openat(to, name, flags, attributes::permissions(&stat)))
         };
-        let Some(to) = self.first_name(directory, entry, &stat, create)? else { return Ok(()) };
-        if self.inherits_acl {
+        let Some(to) = self.first_name(at, entry, &stat, create)? else { return Ok(()) };
+        if at.node.data.inherits_acl {
             attributes::drop_acls(Target::Open(&to))?;
         }
         self.contents.copy(&from, &to, &stat)?;
-        self.finish_open(&from, &to, &stat)?;
-        self.note_flags(&stat, || self.relative(directory, entry));
+        let has = attributes::stat(&to)?;
+        if self.differs_in_owner(&stat, &has) {
+            let (user, group) = attributes::owner(&stat);
+            rustix::fs::fchown(&to, user, group)?;
+        }
+        if attributes::mode(&stat) != attributes::mode(&has) {
+            rustix::fs::fchmod(&to, attributes::mode(&stat))?;
+        }
+        self.copy_xattrs(Target::Open(&from), Target::Open(&to))?;
+        rustix::fs::futimens(&to, &attributes::times(&stat))?;
+        self.note_flags(&stat, || self.relative(at, entry));
         Ok(())
     }
 
     /// Makes an entry, or links it if it was already made under another name.
     fn first_name<T>(
         &self,
-        directory: &Node<Directory>,
-        entry: &Entry,
+        at: &At<'_, Directory>,
+        entry: &Entry<'_>,
         stat: &Statx,
         create: impl FnOnce() -> Result<T, Errno>,
     ) -> Result<Option<T>, Errno> {
@@ -191,54 +195,58 @@ impl Copy<'_> {
                 None => {
                     // Made with the lock held: once others see the path they may link it.
                     let made = create()?;
-                    links.insert(key, self.relative(directory, entry));
+                    links.insert(key, self.relative(at, entry));
                     return Ok(Some(made));
                 }
             }
         };
         let parent = open_beneath(&self.root, first.parent().unwrap_or(Path::new("")))?;
         let name = first.file_name().ok_or(Errno::INVAL)?;
-        let to = &directory.data.fd;
-        replacing(to, &entry.name, || rustix::fs::linkat(&parent, name, to, &entry.name, AtFlags::empty()))?;
+        let to = at.twin()?;
+        replacing(to, entry.name, || rustix::fs::linkat(&parent, name, to, entry.name, AtFlags::empty()))?;
         Ok(None)
     }
 
-    fn special(&self, directory: &Node<Directory>, entry: &Entry) -> Result<(), Errno> {
-        let (name, to) = (&entry.name, &directory.data.fd);
-        let stat = attributes::stat_at(&directory.fd, name)?;
+    fn special(&self, at: &At<'_, Directory>, entry: &Entry<'_>) -> Result<(), Errno> {
+        let (name, to) = (entry.name, at.twin()?);
+        let stat = attributes::stat_at(at.fd(), name)?;
         let kind = FileType::from_raw_mode(stat.stx_mode.into());
         let create = || match kind {
             FileType::Symlink => {
-                let target = rustix::fs::readlinkat(&directory.fd, name, Vec::new())?;
+                let target = rustix::fs::readlinkat(at.fd(), name, Vec::new())?;
                 replacing(to, name, || rustix::fs::symlinkat(&target, to, name))
             }
             FileType::RegularFile | FileType::Directory | FileType::Unknown => Err(Errno::AGAIN),
             kind => {
                 let device = makedev(stat.stx_rdev_major, stat.stx_rdev_minor);
-                let mode = Mode::RUSR | Mode::WUSR;
+                let mode = attributes::permissions(&stat);
                 replacing(to, name, || rustix::fs::mknodat(to, name, kind, mode, device))
             }
         };
-        if self.first_name(directory, entry, &stat, create)?.is_none() {
+        if self.first_name(at, entry, &stat, create)?.is_none() {
             return Ok(());
         }
-        if !self.options.no_preserve_owner {
+        let (source, target) = (proc_path(at.fd(), name), proc_path(to, name));
+        if at.node.data.inherits_acl && kind != FileType::Symlink {
+            attributes::drop_acls(Target::Path(&target))?;
+        }
+        let has = attributes::stat_at(to, name)?;
+        if self.differs_in_owner(&stat, &has) {
             let (user, group) = attributes::owner(&stat);
             rustix::fs::chownat(to, name, user, group, AtFlags::SYMLINK_NOFOLLOW)?;
         }
-        let (source, target) = (proc_path(&directory.fd, name), proc_path(to, name));
-        if kind != FileType::Symlink {
-            if self.inherits_acl {
-                attributes::drop_acls(Target::Path(&target))?;
-            }
+        if kind != FileType::Symlink && attributes::mode(&stat) != attributes::mode(&has) {
             rustix::fs::chmodat(to, name, attributes::mode(&stat), AtFlags::empty())?;
         }
         self.copy_xattrs(Target::Path(&source), Target::Path(&target))?;
         rustix::fs::utimensat(to, name, &attributes::times(&stat), AtFlags::SYMLINK_NOFOLLOW)
     }
 
-    /// Gives an open file or directory the attributes of its original.
-    fn finish_open(&self, from: &OwnedFd, to: &OwnedFd, stat: &Statx) -> Result<(), Errno> {
+    fn differs_in_owner(&self, stat: &Statx, has: &Statx) -> bool {
+        !self.options.no_preserve_owner && attributes::owner(stat) != attributes::owner(has)
+    }
+
+    fn finish_directory(&self, from: &OwnedFd, to: &OwnedFd, stat: &Statx) -> Result<(), Errno> {
         if !self.options.no_preserve_owner {
             let (user, group) = attributes::owner(stat);
             rustix::fs::fchown(to, user, group)?;
@@ -271,7 +279,7 @@ impl Copy<'_> {
 
     fn set_flags(self, to: &Path) -> Result<(), TreeError> {
         for (path, flags) in self.flagged.into_inner().unwrap_or_else(PoisonError::into_inner) {
-            let path = path.strip_prefix(self.from).unwrap_or(&path);
+            let path = path.as_path();
             let set = || -> Result<(), Errno> {
                 let (parent, name) = match (path.parent(), path.file_name()) {
                     (Some(parent), Some(name)) => (open_beneath(&self.root, parent)?, name),
@@ -291,9 +299,8 @@ impl Copy<'_> {
         Ok(())
     }
 
-    fn relative(&self, directory: &Node<Directory>, entry: &Entry) -> PathBuf {
-        let path = entry.path_below(&directory.path);
-        path.strip_prefix(self.from).map(Path::to_owned).unwrap_or(path)
+    fn relative(&self, at: &At<'_, Directory>, entry: &Entry<'_>) -> PathBuf {
+        at.node.relative().join(entry.file_name())
     }
 }
 

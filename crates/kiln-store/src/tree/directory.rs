@@ -1,35 +1,16 @@
-//! Opening and reading directories by descriptor.
+//! Opening directories by descriptor.
 
-use std::ffi::{CStr, CString, OsStr};
-use std::mem::MaybeUninit;
+use std::ffi::{CStr, CString};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
-use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, RawDir, ResolveFlags};
+use rustix::fs::{CWD, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 
 use super::TreeError;
 
-/// Directories are read in pieces of this many bytes: some 700 names for each system call.
-const READ_SIZE: usize = 32 * 1024;
-
 /// The longest path that is handed to the kernel in one piece, with room to spare below `PATH_MAX`.
 const PIECE: usize = 2048;
-
-/// One name in a directory.
-#[derive(Debug)]
-pub(super) struct Entry {
-    pub(super) name: CString,
-    pub(super) kind: FileType,
-    inode: u64,
-}
-
-impl Entry {
-    pub(super) fn path_below(&self, directory: &Path) -> PathBuf {
-        directory.join(OsStr::from_bytes(self.name.to_bytes()))
-    }
-}
 
 /// Opens a directory that is the root of a tree; only the last component is not followed.
 pub(super) fn open_root(path: &Path) -> Result<OwnedFd, TreeError> {
@@ -71,28 +52,6 @@ pub(super) fn open_beneath(root: &OwnedFd, path: &Path) -> Result<OwnedFd, Errno
         piece.push(component);
     }
     open(current.as_ref().unwrap_or(root).as_fd(), &piece)
-}
-
-/// Reads a directory completely, in the order of inode numbers, which is about the order on disk.
-pub(super) fn read_directory(directory: &OwnedFd) -> Result<Vec<Entry>, Errno> {
-    let mut entries = Vec::new();
-    let mut buffer = vec![MaybeUninit::uninit(); READ_SIZE];
-    let mut reader = RawDir::new(directory, &mut buffer);
-    while let Some(entry) = reader.next() {
-        let entry = entry?;
-        let name = entry.file_name();
-        if name == c"." || name == c".." {
-            continue;
-        }
-        let mut kind = entry.file_type();
-        if kind == FileType::Unknown {
-            let stat = rustix::fs::statat(directory, name, AtFlags::SYMLINK_NOFOLLOW)?;
-            kind = FileType::from_raw_mode(stat.st_mode);
-        }
-        entries.push(Entry { name: name.to_owned(), kind, inode: entry.ino() });
-    }
-    entries.sort_unstable_by_key(|entry| entry.inode);
-    Ok(entries)
 }
 
 /// A path that reaches a name in an open directory, for system calls that take no descriptor.

@@ -1,16 +1,14 @@
 //! What a tree takes on disk.
 
-use std::ffi::CStr;
-use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use rustix::fs::{AtFlags, Statx, StatxFlags};
-use rustix::io::Errno;
 
 use super::TreeError;
-use super::directory::{Entry, open_root};
-use super::walk::{Node, Visit, walk};
+use super::directory::open_root;
+use super::entries::Entry;
+use super::walk::{At, Enter, Found, Visit, walk};
 
 /// The unit in which the kernel counts allocated space, whatever the file system's block size.
 const SECTOR: u64 = 512;
@@ -20,33 +18,45 @@ const SECTOR: u64 = 512;
 /// A file with several names counts once for each of them, as in the reference, because the size of an
 /// object is what both programs must agree on.
 pub fn measure(tree: &Path, interrupt: &AtomicBool) -> Result<u64, TreeError> {
-    let visitor = Measure { bytes: AtomicU64::new(0) };
+    let visitor = Measure { sum: Sum::default() };
     walk(open_root(tree)?, tree, &visitor, interrupt)?;
-    Ok(visitor.bytes.into_inner())
+    Ok(visitor.sum.bytes())
+}
+
+/// Allocated space that several threads add up.
+#[derive(Debug, Default)]
+pub(super) struct Sum {
+    sectors: AtomicU64,
+}
+
+impl Sum {
+    pub(super) fn add(&self, stat: &Statx) {
+        self.sectors.fetch_add(stat.stx_blocks, Ordering::Relaxed);
+    }
+
+    pub(super) fn bytes(self) -> u64 {
+        self.sectors.into_inner() * SECTOR
+    }
 }
 
 struct Measure {
-    bytes: AtomicU64,
-}
-
-impl Measure {
-    fn add(&self, stat: Result<Statx, Errno>) -> Result<(), Errno> {
-        self.bytes.fetch_add(stat?.stx_blocks * SECTOR, Ordering::Relaxed);
-        Ok(())
-    }
+    sum: Sum,
 }
 
 impl Visit for Measure {
     type Dir = ();
 
-    fn enter(&self, _: Option<&Node<()>>, _: &CStr, path: &Path, fd: &OwnedFd) -> Result<(), TreeError> {
-        self.add(rustix::fs::statx(fd, c"", AtFlags::EMPTY_PATH, StatxFlags::BLOCKS))
-            .map_err(TreeError::io("read attributes of", path))
+    fn enter(&self, found: &Found<'_, ()>) -> Result<Enter<()>, TreeError> {
+        let stat = rustix::fs::statx(found.fd, c"", AtFlags::EMPTY_PATH, StatxFlags::BLOCKS)
+            .map_err(|error| TreeError::io("read attributes of", found.path())(error))?;
+        self.sum.add(&stat);
+        Ok(Enter::Into((), None))
     }
 
-    fn entry(&self, directory: &Node<()>, entry: &Entry) -> Result<(), TreeError> {
-        let flags = AtFlags::SYMLINK_NOFOLLOW;
-        self.add(rustix::fs::statx(&directory.fd, &entry.name, flags, StatxFlags::BLOCKS))
-            .map_err(|error| TreeError::io("read attributes of", entry.path_below(&directory.path))(error))
+    fn entry(&self, at: &At<'_, ()>, entry: &Entry<'_>) -> Result<(), TreeError> {
+        let stat = rustix::fs::statx(at.fd(), entry.name, AtFlags::SYMLINK_NOFOLLOW, StatxFlags::BLOCKS)
+            .map_err(|error| TreeError::io("read attributes of", at.path_of(entry))(error))?;
+        self.sum.add(&stat);
+        Ok(())
     }
 }

@@ -10,8 +10,9 @@ use rustix::fs::{AtFlags, CWD, IFlags, Mode, OFlags};
 use rustix::io::Errno;
 
 use super::TreeError;
-use super::directory::{Entry, open_directory, open_root};
-use super::walk::{Node, Visit, walk};
+use super::directory::{open_directory, open_root};
+use super::entries::Entry;
+use super::walk::{At, Enter, Found, Visit, walk};
 
 /// Removes whatever is at the path: a tree or a single entry. Nothing there is fine too.
 ///
@@ -57,22 +58,21 @@ struct Remove;
 
 impl Visit for Remove {
     type Dir = ();
-
     const KEEP_GOING: bool = true;
 
-    fn enter(&self, _: Option<&Node<()>>, _: &CStr, _: &Path, _: &OwnedFd) -> Result<(), TreeError> {
-        Ok(())
+    fn enter(&self, _: &Found<'_, ()>) -> Result<Enter<()>, TreeError> {
+        Ok(Enter::Into((), None))
     }
 
-    fn entry(&self, directory: &Node<()>, entry: &Entry) -> Result<(), TreeError> {
-        unlink(&directory.fd, &entry.name, Parent::Removed)
-            .map_err(|error| TreeError::io("remove", entry.path_below(&directory.path))(error))
+    fn entry(&self, at: &At<'_, ()>, entry: &Entry<'_>) -> Result<(), TreeError> {
+        unlink(at.fd(), entry.name, Parent::Removed)
+            .map_err(|error| TreeError::io("remove", at.path_of(entry))(error))
     }
 
-    fn leave(&self, directory: &Node<()>) -> Result<(), TreeError> {
-        let (Some(parent), Some(entry)) = (&directory.parent, &directory.entry) else { return Ok(()) };
-        remove_directory(&parent.fd, &entry.name, Parent::Removed)
-            .map_err(|error| TreeError::io("remove directory", &directory.path)(error))
+    fn leave(&self, at: &At<'_, ()>, parent: Option<&At<'_, ()>>) -> Result<(), TreeError> {
+        let Some(parent) = parent else { return Ok(()) };
+        remove_directory(parent.fd(), &at.node.name, Parent::Removed)
+            .map_err(|error| TreeError::io("remove directory", at.path())(error))
     }
 
     fn open_again(&self, parent: &OwnedFd, name: &CStr, error: Errno) -> Result<OwnedFd, Errno> {

@@ -1,10 +1,9 @@
 //! The complete listing of a tree, content aside, in the order of its paths.
 
 use std::collections::HashMap;
-use std::ffi::CStr;
 use std::io::{self, Read};
 use std::os::fd::OwnedFd;
-use std::os::unix::ffi::OsStrExt;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -15,8 +14,9 @@ use sha2::{Digest, Sha256};
 
 use super::TreeError;
 use super::attributes::{self, Target, Xattrs};
-use super::directory::{Entry, open_beneath, open_root, proc_path};
-use super::walk::{Node, Visit, walk};
+use super::directory::{open_beneath, open_root, proc_path};
+use super::entries::Entry;
+use super::walk::{At, Enter, Found, Visit, walk};
 
 /// Contents are hashed in pieces of this size.
 const PIECE: usize = 128 * 1024;
@@ -79,7 +79,7 @@ impl Listing {
     pub(super) fn read(tree: &Path, interrupt: &AtomicBool) -> Result<Self, TreeError> {
         let root = open_root(tree)?;
         let again = rustix::io::fcntl_dupfd_cloexec(&root, 0).map_err(TreeError::io("open", tree))?;
-        let visitor = Scan { from: tree, items: Mutex::default() };
+        let visitor = Scan::default();
         walk(root, tree, &visitor, interrupt)?;
         let mut items = visitor.items.into_inner().unwrap_or_else(PoisonError::into_inner);
         // By components, so that a directory is followed by what is in it.
@@ -141,46 +141,45 @@ pub(super) fn components(path: &[u8]) -> impl Iterator<Item = &[u8]> {
     path.split(|byte| *byte == b'/').filter(|component| !component.is_empty())
 }
 
-struct Scan<'a> {
-    from: &'a Path,
+#[derive(Default)]
+struct Scan {
     items: Mutex<Vec<Item>>,
 }
 
-impl Scan<'_> {
-    fn add(&self, path: &Path, stat: Statx, target: Vec<u8>, mut xattrs: Xattrs) {
+impl Scan {
+    fn add(&self, path: PathBuf, stat: Statx, target: Vec<u8>, mut xattrs: Xattrs) {
         xattrs.sort_unstable();
-        let relative = path.strip_prefix(self.from).unwrap_or(path).as_os_str().as_bytes().to_vec();
         let kind = FileType::from_raw_mode(stat.stx_mode.into());
-        let item = Item { path: relative, kind, stat, target, xattrs };
+        let item = Item { path: path.into_os_string().into_vec(), kind, stat, target, xattrs };
         self.items.lock().unwrap_or_else(PoisonError::into_inner).push(item);
     }
 }
 
-impl Visit for Scan<'_> {
+impl Visit for Scan {
     type Dir = ();
 
-    fn enter(&self, _: Option<&Node<()>>, _: &CStr, path: &Path, fd: &OwnedFd) -> Result<(), TreeError> {
-        let read = || Ok::<_, Errno>((attributes::stat(fd)?, attributes::xattrs(Target::Open(fd))?));
-        let (stat, xattrs) = read().map_err(TreeError::io("read attributes of", path))?;
-        self.add(path, stat, Vec::new(), xattrs);
-        Ok(())
+    fn enter(&self, found: &Found<'_, ()>) -> Result<Enter<()>, TreeError> {
+        let read =
+            || Ok::<_, Errno>((attributes::stat(found.fd)?, attributes::xattrs(Target::Open(found.fd))?));
+        let (stat, xattrs) =
+            read().map_err(|error| TreeError::io("read attributes of", found.path())(error))?;
+        self.add(found.relative(), stat, Vec::new(), xattrs);
+        Ok(Enter::Into((), None))
     }
 
-    fn entry(&self, directory: &Node<()>, entry: &Entry) -> Result<(), TreeError> {
-        let path = entry.path_below(&directory.path);
+    fn entry(&self, at: &At<'_, ()>, entry: &Entry<'_>) -> Result<(), TreeError> {
         let read = || {
-            let stat = attributes::stat_at(&directory.fd, &entry.name)?;
+            let stat = attributes::stat_at(at.fd(), entry.name)?;
             let target = match entry.kind {
-                FileType::Symlink => {
-                    rustix::fs::readlinkat(&directory.fd, &entry.name, Vec::new())?.into_bytes()
-                }
+                FileType::Symlink => rustix::fs::readlinkat(at.fd(), entry.name, Vec::new())?.into_bytes(),
                 _ => Vec::new(),
             };
-            let reached = proc_path(&directory.fd, &entry.name);
+            let reached = proc_path(at.fd(), entry.name);
             Ok::<_, Errno>((stat, target, attributes::xattrs(Target::Path(&reached))?))
         };
-        let (stat, target, xattrs) = read().map_err(TreeError::io("read attributes of", &path))?;
-        self.add(&path, stat, target, xattrs);
+        let (stat, target, xattrs) =
+            read().map_err(|error| TreeError::io("read attributes of", at.path_of(entry))(error))?;
+        self.add(at.node.relative().join(entry.file_name()), stat, target, xattrs);
         Ok(())
     }
 }

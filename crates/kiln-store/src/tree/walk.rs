@@ -1,33 +1,89 @@
 //! Visits every entry of a tree in parallel.
 //!
-//! Directories are tasks of the thread pool, and so are batches of other entries. A worker takes its own
-//! latest task first, so a tree is walked depth first by each of them, and only directories on the way
-//! down stay open. A directory is left when everything in it is done; it holds its parent until then.
+//! Tasks are directories to be entered, directories to be read on, and batches of other entries. A directory
+//! is left when everything in it is done. It keeps its parents in memory until then, but not their
+//! descriptors: see [`Handle`](super::handle::Handle).
 
-use std::ffi::CStr;
+use std::ffi::{CStr, OsStr};
+use std::ops::Range;
 use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use rayon::Scope;
-use rustix::fs::FileType;
 use rustix::io::Errno;
 
 use super::TreeError;
-use super::directory::{Entry, open_directory, read_directory};
+use super::directory::open_directory;
+use super::entries::{Entries, Entry};
+use super::node::{Node, Open};
+use super::pool::{self, Crew, Work};
 
 /// How many entries that are no directories make one task: enough to be worth its start.
 const BATCH: usize = 64;
 
-/// An open directory of the tree that is being visited.
-pub(super) struct Node<D> {
-    pub(super) fd: OwnedFd,
-    pub(super) path: PathBuf,
-    pub(super) entry: Option<Entry>,
-    pub(super) parent: Option<Arc<Self>>,
-    pub(super) data: D,
-    pending: AtomicUsize,
+/// A directory of the tree that is being visited, and its descriptors.
+pub(super) struct At<'a, D> {
+    pub(super) node: &'a Node<D>,
+    open: Open,
+    root: &'a Path,
+}
+
+impl<D> At<'_, D> {
+    pub(super) fn fd(&self) -> &OwnedFd {
+        &self.open.fd
+    }
+
+    /// The directory of the other tree; visits that go along no other tree have none.
+    pub(super) fn twin(&self) -> Result<&OwnedFd, Errno> {
+        self.open.twin.as_deref().ok_or(Errno::BADF)
+    }
+
+    /// The directory's path, for messages.
+    pub(super) fn path(&self) -> PathBuf {
+        join(self.root, &self.node.relative())
+    }
+
+    /// The path of an entry, for messages.
+    pub(super) fn path_of(&self, entry: &Entry<'_>) -> PathBuf {
+        self.path().join(entry.file_name())
+    }
+}
+
+/// A directory that is about to be visited.
+pub(super) struct Found<'a, D> {
+    pub(super) parent: Option<&'a At<'a, D>>,
+    /// Empty for the root.
+    pub(super) name: &'a CStr,
+    pub(super) fd: &'a OwnedFd,
+    root: &'a Path,
+}
+
+impl<D> Found<'_, D> {
+    /// The path relative to the root.
+    pub(super) fn relative(&self) -> PathBuf {
+        let above = self.parent.map(|parent| parent.node.relative()).unwrap_or_default();
+        join(&above, Path::new(OsStr::from_bytes(self.name.to_bytes())))
+    }
+
+    /// The path, for messages.
+    pub(super) fn path(&self) -> PathBuf {
+        join(self.root, &self.relative())
+    }
+}
+
+/// Joins, without the final slash that joining nothing leaves.
+fn join(above: &Path, below: &Path) -> PathBuf {
+    if below.as_os_str().is_empty() { above.to_owned() } else { above.join(below) }
+}
+
+/// What becomes of a directory.
+pub(super) enum Enter<D> {
+    /// Its entries are visited; the descriptor is the one of its twin in another tree.
+    Into(D, Option<OwnedFd>),
+    /// Nothing more is to be done in it, nor is it left.
+    Done,
 }
 
 /// What is done with each directory and each other entry.
@@ -39,19 +95,13 @@ pub(super) trait Visit: Sync {
     const KEEP_GOING: bool = false;
 
     /// Called before the entries of a directory.
-    fn enter(
-        &self,
-        parent: Option<&Node<Self::Dir>>,
-        name: &CStr,
-        path: &Path,
-        fd: &OwnedFd,
-    ) -> Result<Self::Dir, TreeError>;
+    fn enter(&self, found: &Found<'_, Self::Dir>) -> Result<Enter<Self::Dir>, TreeError>;
 
     /// Called for each entry that is no directory.
-    fn entry(&self, directory: &Node<Self::Dir>, entry: &Entry) -> Result<(), TreeError>;
+    fn entry(&self, at: &At<'_, Self::Dir>, entry: &Entry<'_>) -> Result<(), TreeError>;
 
     /// Called after everything in the directory.
-    fn leave(&self, _directory: &Node<Self::Dir>) -> Result<(), TreeError> {
+    fn leave(&self, _at: &At<'_, Self::Dir>, _parent: Option<&At<'_, Self::Dir>>) -> Result<(), TreeError> {
         Ok(())
     }
 
@@ -59,13 +109,12 @@ pub(super) trait Visit: Sync {
     fn open_again(&self, _parent: &OwnedFd, _name: &CStr, error: Errno) -> Result<OwnedFd, Errno> {
         Err(error)
     }
-}
 
-struct Walk<'a, V> {
-    visitor: &'a V,
-    interrupt: &'a AtomicBool,
-    stopped: AtomicBool,
-    error: Mutex<Option<TreeError>>,
+    /// How many low bits of an inode number tell entries apart that the file system keeps together and
+    /// locks together: directories of the same group are then visited by the same thread.
+    fn group_bits(&self) -> Option<u32> {
+        None
+    }
 }
 
 /// Visits the tree below an open directory, whose path only serves messages. Reports the first error.
@@ -75,98 +124,217 @@ pub(super) fn walk<V: Visit>(
     visitor: &V,
     interrupt: &AtomicBool,
 ) -> Result<(), TreeError> {
-    let walk = Walk { visitor, interrupt, stopped: AtomicBool::new(false), error: Mutex::new(None) };
-    rayon::scope(|scope| walk.directory(scope, root, path.to_owned(), None, None));
+    let error = Mutex::new(None);
+    let group_bits = visitor.group_bits();
+    let walk = Walk { visitor, path, interrupt, group_bits, stopped: AtomicBool::new(false), error };
+    pool::run(&walk, Task::Root(root));
     walk.error.into_inner().unwrap_or_else(PoisonError::into_inner).map_or(Ok(()), Err)
 }
 
+struct Walk<'a, V> {
+    visitor: &'a V,
+    path: &'a Path,
+    interrupt: &'a AtomicBool,
+    group_bits: Option<u32>,
+    stopped: AtomicBool,
+    error: Mutex<Option<TreeError>>,
+}
+
+/// Each holds one of the directory's `pending` counts.
+enum Task<D> {
+    Root(OwnedFd),
+    Enter { parent: Arc<Node<D>>, name: Box<CStr>, inode: u64 },
+    ReadOn { node: Arc<Node<D>>, fd: Arc<OwnedFd> },
+    Batch { node: Arc<Node<D>>, entries: Arc<Entries>, range: Range<usize> },
+}
+
+impl<V: Visit> Work for Walk<'_, V> {
+    type Task = Task<V::Dir>;
+
+    fn choosy(&self) -> bool {
+        self.group_bits.is_some()
+    }
+
+    fn suits(&self, task: &Self::Task, worker: usize, workers: usize) -> bool {
+        match (task, self.group_bits) {
+            (Task::Enter { inode, .. }, Some(bits)) => {
+                let group = inode.checked_shr(bits).unwrap_or_default();
+                group % workers as u64 == worker as u64
+            }
+            _ => true,
+        }
+    }
+
+    fn run(&self, crew: &Crew<'_, '_, Self>, task: Self::Task) {
+        match task {
+            Task::Root(fd) => self.enter(crew, fd, None, c"".into()),
+            Task::Enter { parent, name, .. } => self.subdirectory(crew, parent, name),
+            Task::ReadOn { node, fd } => self.read(crew, node, fd),
+            Task::Batch { node, entries, range } => {
+                self.batch(&node, &entries, range);
+                self.release(node);
+            }
+        }
+    }
+}
+
 impl<V: Visit> Walk<'_, V> {
-    fn directory<'scope>(
-        &'scope self,
-        scope: &Scope<'scope>,
-        fd: OwnedFd,
-        path: PathBuf,
-        entry: Option<Entry>,
-        parent: Option<Arc<Node<V::Dir>>>,
-    ) {
-        let name = entry.as_ref().map_or(c".", |entry| entry.name.as_c_str());
-        let data = match self.visitor.enter(parent.as_deref(), name, &path, &fd) {
-            Ok(data) => data,
-            Err(error) => {
-                self.fail(error);
-                return self.release(parent);
+    fn subdirectory(&self, crew: &Crew<'_, '_, Self>, parent: Arc<Node<V::Dir>>, name: Box<CStr>) {
+        let opened = match self.open(&parent, None) {
+            Some(_) if self.stop() => None,
+            Some(at) => {
+                let opened = open_directory(at.fd(), &name)
+                    .or_else(|error| self.visitor.open_again(at.fd(), &name, error));
+                let path = || at.path().join(OsStr::from_bytes(name.to_bytes()));
+                match opened {
+                    Ok(fd) => Some(fd),
+                    Err(Errno::XDEV) => {
+                        self.fail(TreeError::MountPoint { path: path() });
+                        None
+                    }
+                    Err(error) => {
+                        self.fail(TreeError::io("open directory", path())(error));
+                        None
+                    }
+                }
             }
+            None => None,
         };
-        let node = Arc::new(Node { fd, path, entry, parent, data, pending: AtomicUsize::new(1) });
-        match read_directory(&node.fd) {
-            Ok(entries) => self.entries(scope, &node, entries),
-            Err(error) => self.fail(TreeError::io("read directory", &node.path)(error)),
-        }
-        self.release(Some(node));
-    }
-
-    fn entries<'scope>(&'scope self, scope: &Scope<'scope>, node: &Arc<Node<V::Dir>>, entries: Vec<Entry>) {
-        let (directories, mut others): (Vec<_>, Vec<_>) =
-            entries.into_iter().partition(|entry| entry.kind == FileType::Directory);
-        for entry in directories {
-            node.pending.fetch_add(1, Ordering::Relaxed);
-            let node = Arc::clone(node);
-            scope.spawn(move |scope| self.subdirectory(scope, node, entry));
-        }
-        while others.len() > BATCH {
-            let batch = others.split_off(others.len() - BATCH);
-            node.pending.fetch_add(1, Ordering::Relaxed);
-            let node = Arc::clone(node);
-            scope.spawn(move |_| {
-                self.batch(&node, &batch);
-                self.release(Some(node));
-            });
-        }
-        self.batch(node, &others);
-    }
-
-    fn subdirectory<'scope>(&'scope self, scope: &Scope<'scope>, node: Arc<Node<V::Dir>>, entry: Entry) {
-        if self.stop() {
-            return self.release(Some(node));
-        }
-        let path = entry.path_below(&node.path);
-        let opened = open_directory(&node.fd, &entry.name)
-            .or_else(|error| self.visitor.open_again(&node.fd, &entry.name, error));
         match opened {
-            Ok(fd) => self.directory(scope, fd, path, Some(entry), Some(node)),
-            Err(error) => {
-                self.fail(match error {
-                    Errno::XDEV => TreeError::MountPoint { path },
-                    error => TreeError::io("open directory", path)(error),
-                });
-                self.release(Some(node));
+            Some(fd) => self.enter(crew, fd, Some(parent), name),
+            None => self.release(parent),
+        }
+    }
+
+    fn enter(
+        &self,
+        crew: &Crew<'_, '_, Self>,
+        fd: OwnedFd,
+        parent: Option<Arc<Node<V::Dir>>>,
+        name: Box<CStr>,
+    ) {
+        let above = parent.as_ref().and_then(|parent| self.open(parent, None));
+        let entered = if parent.is_some() != above.is_some() {
+            // Said already.
+            Ok(Enter::Done)
+        } else {
+            self.visitor.enter(&Found { parent: above.as_ref(), name: &name, fd: &fd, root: self.path })
+        };
+        let entered = entered.unwrap_or_else(|error| {
+            self.fail(error);
+            Enter::Done
+        });
+        drop(above);
+        match entered {
+            Enter::Into(data, twin) => {
+                let node = Arc::new(Node::new(name, parent, data, fd, twin));
+                node.close_far_above();
+                if let Some(fd) = node.fd.get() {
+                    self.read(crew, node, fd);
+                }
+            }
+            Enter::Done => {
+                if let Some(parent) = parent {
+                    self.release(parent);
+                }
             }
         }
     }
 
-    fn batch(&self, node: &Node<V::Dir>, entries: &[Entry]) {
-        for entry in entries {
+    fn read(&self, crew: &Crew<'_, '_, Self>, node: Arc<Node<V::Dir>>, fd: Arc<OwnedFd>) {
+        if self.stop() {
+            return self.release(node);
+        }
+        match Entries::read(&fd) {
+            Ok((entries, all)) => {
+                if !all {
+                    // Below all others on the stack: read on when the tasks of this part are done.
+                    node.pending.fetch_add(1, Ordering::Relaxed);
+                    crew.add([Task::ReadOn { node: Arc::clone(&node), fd }], false);
+                }
+                self.entries(crew, &node, Arc::new(entries));
+            }
+            Err(error) => {
+                self.fail(TreeError::io("read directory", join(self.path, &node.relative()))(error))
+            }
+        }
+        self.release(node);
+    }
+
+    fn entries(&self, crew: &Crew<'_, '_, Self>, node: &Arc<Node<V::Dir>>, entries: Arc<Entries>) {
+        let directories = entries.directories();
+        if !directories.is_empty() {
+            node.pending.fetch_add(directories.len(), Ordering::Relaxed);
+            let tasks = entries.iter(directories).map(|entry| Task::Enter {
+                parent: Arc::clone(node),
+                name: entry.name.into(),
+                inode: entry.inode,
+            });
+            crew.add(tasks, false);
+        }
+        let mut others = entries.others();
+        if others.len() > BATCH {
+            let first = others.start + BATCH;
+            let batches: Vec<_> = (first..others.end)
+                .step_by(BATCH)
+                .map(|start| Task::Batch {
+                    node: Arc::clone(node),
+                    entries: Arc::clone(&entries),
+                    range: start..(start + BATCH).min(others.end),
+                })
+                .collect();
+            node.pending.fetch_add(batches.len(), Ordering::Relaxed);
+            // The last added is taken first: in the order in which the file system has them.
+            crew.add(batches.into_iter().rev(), true);
+            others.end = first;
+        }
+        self.batch(node, &entries, others);
+    }
+
+    fn batch(&self, node: &Node<V::Dir>, entries: &Entries, range: Range<usize>) {
+        if range.is_empty() {
+            return;
+        }
+        let Some(at) = self.open(node, None) else { return };
+        for entry in entries.iter(range) {
             if self.stop() {
                 return;
             }
-            if let Err(error) = self.visitor.entry(node, entry) {
+            if let Err(error) = self.visitor.entry(&at, &entry) {
                 self.fail(error);
             }
         }
     }
 
-    /// Gives back one reason to keep a directory open, and leaves all that have none left.
-    fn release(&self, mut node: Option<Arc<Node<V::Dir>>>) {
-        while let Some(current) = node {
-            if current.pending.fetch_sub(1, Ordering::AcqRel) != 1 {
-                return;
-            }
+    /// Gives back one reason to stay in a directory, and leaves all that have none left.
+    fn release(&self, node: Arc<Node<V::Dir>>) {
+        let mut node = node;
+        let mut below: Option<Open> = None;
+        while node.pending.fetch_sub(1, Ordering::AcqRel) == 1 {
+            let parent = node.parent.clone();
             if !self.stop()
-                && let Err(error) = self.visitor.leave(&current)
+                && let Some(at) = self.open(&node, below.as_ref())
             {
-                self.fail(error);
+                let above = parent.as_ref().and_then(|parent| self.open(parent, Some(&at.open)));
+                if parent.is_some() == above.is_some()
+                    && let Err(error) = self.visitor.leave(&at, above.as_ref())
+                {
+                    self.fail(error);
+                }
+                below = Some(at.open);
             }
-            node = current.parent.clone();
+            let Some(parent) = parent else { return };
+            node = parent;
+        }
+    }
+
+    fn open<'a>(&'a self, node: &'a Node<V::Dir>, below: Option<&Open>) -> Option<At<'a, V::Dir>> {
+        match node.open(below) {
+            Ok(open) => Some(At { node, open, root: self.path }),
+            Err(error) => {
+                self.fail(TreeError::io("open directory", join(self.path, &node.relative()))(error));
+                None
+            }
         }
     }
 
