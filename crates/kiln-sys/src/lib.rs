@@ -15,6 +15,8 @@
 //! - [`process`]: starting a process in new namespaces.
 //! - [`quiet_sync`]: children whose flushes do nothing.
 //! - [`rename`]: `renameat2`, with a fallback where flags are refused.
+//! - [`trace`]: child processes that stop at each system call, for tests.
+//! - [`xfs`]: how XFS divides its space.
 
 pub mod chroot;
 pub mod command;
@@ -28,4 +30,6 @@ pub mod namespace;
 pub mod process;
 pub mod quiet_sync;
 pub mod rename;
+pub mod trace;
 pub mod udev_inhibitor;
+pub mod xfs;
