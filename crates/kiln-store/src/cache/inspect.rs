@@ -129,6 +129,18 @@ impl Cache {
 
     /// All objects and downloads, in no order.
     pub fn list(&self) -> Result<Vec<Listed>, CacheError> {
+        let mut found = self.list_objects()?;
+        // Sessions are looked at without their lock: this is a picture, and nothing is decided by it.
+        let sessions = self.sessions()?;
+        for download in self.list_downloads()? {
+            let in_use = sessions.protect(download.last_used) || download.is_linked;
+            found.push(listed_download(&download, in_use));
+        }
+        Ok(found)
+    }
+
+    /// All objects, in no order.
+    pub(super) fn list_objects(&self) -> Result<Vec<Listed>, CacheError> {
         let boot = boot_id::boot_id(APPLICATION)?;
         let mut found = Vec::new();
         for path in paths(&self.directory().join(OBJECTS))? {
@@ -137,12 +149,6 @@ impl Cache {
             {
                 found.push(listed);
             }
-        }
-        // Sessions are looked at without their lock: this is a picture, and nothing is decided by it.
-        let sessions = self.sessions()?;
-        for download in self.list_downloads()? {
-            let in_use = sessions.protect(download.last_used) || download.is_linked;
-            found.push(listed_download(&download, in_use));
         }
         Ok(found)
     }

@@ -1,0 +1,263 @@
+//! Pruning: objects and downloads go by one clock, what was used least recently first, and what is in use stays.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use kiln_sys::lock::Kind;
+
+use super::downloads::{Download, Evictor, Keep};
+use super::entry::Entry;
+use super::evict::{is_anonymous, last_use};
+use super::files::Locked;
+use super::hooks::Point;
+use super::info::accounted;
+use super::inspect::{EntryKind, Listed};
+use super::{Cache, CacheError, DATA, MaximumSize, OBJECT_LOCK, OBJECTS};
+
+/// How far a cache is pruned.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PruneTarget {
+    /// Down to its limit; nothing goes if it has none.
+    Limit,
+    /// Until what is looked at takes no more than so many bytes.
+    Size(u64),
+    /// Everything that was not used for so long.
+    Unused(Duration),
+    /// Everything.
+    All,
+}
+
+/// What is pruned, and how.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PruneOptions {
+    /// How far.
+    pub target: PruneTarget,
+    /// Whether objects may go.
+    pub objects: bool,
+    /// Whether downloads may go.
+    pub downloads: bool,
+    /// Finds out what would go, and changes nothing.
+    pub dry_run: bool,
+}
+
+/// Why an entry stays that would have to go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum KeptBecause {
+    /// Somebody holds it, or has used it since.
+    InUse,
+    /// A build that runs uses it, or may.
+    Build,
+    /// It is linked to from elsewhere: an input of a stage that runs.
+    Linked,
+    /// It was used within a day, and others have the cache open who may be about to use it.
+    Recent,
+}
+
+/// One entry that went or stayed.
+#[derive(Clone, Debug)]
+pub struct Pruned {
+    /// What it is.
+    pub kind: EntryKind,
+    /// Its name, as in a list.
+    pub name: String,
+    /// The bytes it is accounted with.
+    pub size: u64,
+    /// When it was last used.
+    pub last_used: SystemTime,
+}
+
+/// What pruning did, or would do.
+#[derive(Clone, Debug, Default)]
+pub struct PruneReport {
+    /// What went, in this order.
+    pub removed: Vec<Pruned>,
+    /// What had to stay, and why.
+    pub kept: Vec<(Pruned, KeptBecause)>,
+    /// The bytes that all of the cache took before.
+    pub before: u64,
+    /// The bytes that went.
+    pub freed: u64,
+    /// The bytes that would have to go, but are in use.
+    pub missing: u64,
+}
+
+enum Candidate {
+    Object(Listed),
+    Download(Download),
+}
+
+impl Candidate {
+    fn pruned(&self) -> Pruned {
+        match self {
+            Self::Object(object) => Pruned {
+                kind: EntryKind::Object,
+                name: object.name.clone(),
+                size: object.size,
+                last_used: object.last_used,
+            },
+            Self::Download(download) => Pruned {
+                kind: EntryKind::Download,
+                name: download.name(),
+                size: download.bytes,
+                last_used: download.last_used,
+            },
+        }
+    }
+
+    fn last_used(&self) -> SystemTime {
+        match self {
+            Self::Object(object) => object.last_used,
+            Self::Download(download) => download.last_used,
+        }
+    }
+}
+
+impl Cache {
+    /// Removes what the options say, unless it is in use.
+    pub fn prune(self: &Arc<Self>, options: &PruneOptions) -> Result<PruneReport, CacheError> {
+        let before = self.size()?.saturating_add(self.downloads_size()?);
+        let mut report = PruneReport { before, ..PruneReport::default() };
+        let candidates = self.candidates(options)?;
+        let covered = candidates.iter().map(|candidate| candidate.pruned().size).sum::<u64>();
+        let mut wanted = match options.target {
+            PruneTarget::Size(target) => covered.saturating_sub(target),
+            PruneTarget::Limit if !self.has_maximum_size()? => 0,
+            PruneTarget::Limit => match self.maximum_size() {
+                MaximumSize::Unlimited => 0,
+                MaximumSize::Bytes(limit) => before.saturating_sub(limit),
+            },
+            PruneTarget::Unused(_) | PruneTarget::All => u64::MAX,
+        };
+        if wanted == 0 {
+            return Ok(report);
+        }
+        let oldest_to_stay = match options.target {
+            PruneTarget::Unused(unused) => Some(SystemTime::now().checked_sub(unused).unwrap_or(UNIX_EPOCH)),
+            _ => None,
+        };
+        let mut burial = None;
+        // Whoever wants to begin a session waits for this: what takes time comes after it.
+        let evictor = self.evictor()?;
+        for candidate in candidates {
+            if wanted == 0 {
+                break;
+            }
+            if oldest_to_stay.is_some_and(|oldest| candidate.last_used() >= oldest) {
+                continue;
+            }
+            let pruned = candidate.pruned();
+            match self.remove(&candidate, options.dry_run, &evictor, &mut burial)? {
+                Ok(freed) => {
+                    report.freed += freed;
+                    wanted = wanted.saturating_sub(freed);
+                    report.removed.push(pruned);
+                }
+                Err(because) => report.kept.push((pruned, because)),
+            }
+        }
+        drop(evictor);
+        if let Some(burial) = burial {
+            burial.finish()?;
+        }
+        report.missing = match options.target {
+            PruneTarget::Limit | PruneTarget::Size(_) => wanted,
+            PruneTarget::Unused(_) | PruneTarget::All => report.kept.iter().map(|(kept, _)| kept.size).sum(),
+        };
+        Ok(report)
+    }
+
+    /// What may go, the least recently used first.
+    fn candidates(&self, options: &PruneOptions) -> Result<Vec<Candidate>, CacheError> {
+        let mut candidates = Vec::new();
+        if options.objects {
+            candidates.extend(self.list_objects()?.into_iter().map(Candidate::Object));
+        }
+        if options.downloads {
+            candidates.extend(self.list_downloads()?.into_iter().map(Candidate::Download));
+        }
+        candidates.sort_by_cached_key(|candidate| (candidate.last_used(), candidate.pruned().name));
+        Ok(candidates)
+    }
+
+    fn remove(
+        self: &Arc<Self>,
+        candidate: &Candidate,
+        dry_run: bool,
+        evictor: &Evictor<'_>,
+        burial: &mut Option<Burial>,
+    ) -> Result<Result<u64, KeptBecause>, CacheError> {
+        match candidate {
+            Candidate::Object(object) if object.in_use => Ok(Err(KeptBecause::InUse)),
+            Candidate::Object(object) if dry_run => Ok(Ok(object.size)),
+            Candidate::Object(object) => {
+                let burial = match burial {
+                    Some(burial) => burial,
+                    None => burial.insert(self.burial()?),
+                };
+                Ok(burial.add(&object.name, Some(object.last_used))?.ok_or(KeptBecause::InUse))
+            }
+            Candidate::Download(download) => match evictor.keeps(download) {
+                Some(Keep::Session) => Ok(Err(KeptBecause::Build)),
+                Some(Keep::Linked) => Ok(Err(KeptBecause::Linked)),
+                Some(Keep::Young) => Ok(Err(KeptBecause::Recent)),
+                None if dry_run => Ok(Ok(download.bytes)),
+                None => Ok(evictor.evict(download)?.ok_or(KeptBecause::InUse)),
+            },
+        }
+    }
+}
+
+/// Objects on their way out: they have lost their names, and lie in one entry without a name.
+pub(super) struct Burial {
+    grave: Entry,
+    buried: usize,
+}
+
+impl Cache {
+    /// Begins to evict objects.
+    pub(super) fn burial(self: &Arc<Self>) -> Result<Burial, CacheError> {
+        Ok(Burial { grave: self.grave()?, buried: 0 })
+    }
+}
+
+impl Burial {
+    /// Takes an object's name, unless it is locked or was used since; says how many bytes it is accounted with.
+    pub(super) fn add(
+        &mut self,
+        name: &str,
+        last_used: Option<SystemTime>,
+    ) -> Result<Option<u64>, CacheError> {
+        let cache = &self.grave.cache;
+        cache.root.at(Point::Chosen);
+        let victim = format!("{OBJECTS}/{name}");
+        let Locked::Held(lock, stat) =
+            cache.root.open_locked(&format!("{victim}/{OBJECT_LOCK}"), Kind::Write, false)?
+        else {
+            return Ok(None);
+        };
+        let (seconds, nanoseconds) = last_use(&stat);
+        let current = UNIX_EPOCH
+            + Duration::new(seconds.try_into().unwrap_or(0), u32::try_from(nanoseconds).unwrap_or(0));
+        if last_used.is_some_and(|last_used| last_used != current) {
+            return Ok(None);
+        }
+        let size = match cache.committed_info(&victim)? {
+            Some(info) if !is_anonymous(&victim) => accounted(&info),
+            _ => 0,
+        };
+        cache.root.rename_over(&victim, &self.grave.file(&format!("{DATA}/{}", self.buried)))?;
+        self.buried += 1;
+        // Who opened its lock file before finds that its name leads nowhere.
+        drop(lock);
+        cache.root.at(Point::Retired);
+        Ok(Some(size))
+    }
+
+    /// Gives the bytes of all of them back, and removes them.
+    pub(super) fn finish(self) -> Result<(), CacheError> {
+        self.grave.discard()
+    }
+}
+
+#[cfg(test)]
+mod tests;
