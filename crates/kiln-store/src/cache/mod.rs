@@ -45,6 +45,7 @@ mod journal;
 mod json;
 mod load;
 mod name;
+mod prune;
 mod reclaim;
 mod size;
 mod temporary;
@@ -66,6 +67,7 @@ pub use hooks::{Hooks, Point};
 pub use info::MaximumSize;
 pub use inspect::{EntryKind, Listed, Overview, Place, Progress, Usage, UsageReport};
 pub use load::LoadGuard;
+pub use prune::{KeptBecause, PruneOptions, PruneReport, PruneTarget, Pruned};
 pub use temporary::TemporaryDirectory;
 
 use durability::Flusher;
