@@ -2,11 +2,13 @@
 
 use std::io::ErrorKind;
 use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use kiln_sys::lock::Kind;
 use rustix::fs::{FileType, Stat};
 use serde_json::{Map, Value};
 
+use super::downloads::Download;
 use super::entry::{Entry, Refusal, Tried, remove_entry};
 use super::files::{Locked, Root};
 use super::hooks::Point;
@@ -18,49 +20,97 @@ use crate::tree;
 /// More than what is asked for is freed, so that the next one need not do all of this again.
 const GENEROSITY: u64 = 2;
 
+/// When something was last used: seconds and nanoseconds since the epoch.
+pub(super) type LastUse = (i64, i64);
+
+/// What can be evicted. Objects and downloads go by one clock.
+enum Candidate {
+    Object(String),
+    Download(Download),
+}
+
+/// Evicts objects: they are moved into one entry without a name, a grave, whose bytes are given back in one step when
+/// it is closed, and which is removed then.
+#[derive(Debug)]
+pub(super) struct Burial<'a> {
+    cache: &'a Arc<Cache>,
+    grave: Option<Entry>,
+    buried: usize,
+}
+
+impl<'a> Burial<'a> {
+    pub(super) const fn new(cache: &'a Arc<Cache>) -> Self {
+        Self { cache, grave: None, buried: 0 }
+    }
+
+    /// Evicts an object unless it is locked or was used since it was looked at; says how many bytes it was accounted
+    /// with.
+    pub(super) fn take(&mut self, name: &str, last_used: LastUse) -> Result<Option<u64>, CacheError> {
+        let root = &self.cache.root;
+        let grave = match &mut self.grave {
+            Some(grave) => grave,
+            none => none.insert(self.cache.grave()?),
+        };
+        root.at(Point::Chosen);
+        let victim = format!("{OBJECTS}/{name}");
+        let Locked::Held(lock, stat) =
+            root.open_locked(&format!("{victim}/{OBJECT_LOCK}"), Kind::Write, false)?
+        else {
+            return Ok(None);
+        };
+        if last_use(&stat) != last_used {
+            return Ok(None);
+        }
+        let size = self.cache.committed_info(&victim)?.as_ref().map_or(0, accounted);
+        root.rename_over(&victim, &grave.file(&format!("{DATA}/{}", self.buried)))?;
+        self.buried += 1;
+        // Who opened its lock file before finds that its name leads nowhere.
+        drop(lock);
+        root.at(Point::Retired);
+        Ok(Some(size))
+    }
+
+    /// Gives the bytes back and removes what was evicted.
+    pub(super) fn close(self) -> Result<(), CacheError> {
+        self.grave.map_or(Ok(()), Entry::discard)
+    }
+}
+
 impl Cache {
-    /// Evicts entries until at least `bytes` are free of them, if there are as many, and says how many were freed.
-    ///
-    /// The victims are moved into one entry without a name, a grave, whose bytes are given back in one step; then
-    /// it is removed.
+    /// Evicts what was used least recently until at least `bytes` are free of it, if there is as much, and says how
+    /// many were freed.
     pub(super) fn make_room(self: &Arc<Self>, bytes: u64) -> Result<u64, CacheError> {
         let wanted = bytes.saturating_mul(GENEROSITY);
+        let mut candidates: Vec<(LastUse, Candidate)> = by_last_use(&self.root)?
+            .into_iter()
+            .map(|(last_used, name)| (last_used, Candidate::Object(name)))
+            .collect();
+        for download in self.list_downloads()? {
+            candidates.push((since_epoch(download.last_used), Candidate::Download(download)));
+        }
+        candidates.sort_by_key(|(last_used, _)| *last_used);
+        let mut burial = Burial::new(self);
+        let mut evictor = None;
         let mut freed = 0;
-        let mut grave: Option<Entry> = None;
-        let mut buried = 0_usize;
-        for (last_used, victim) in by_last_use(&self.root)? {
+        for (last_used, candidate) in candidates {
             if freed >= wanted {
                 break;
             }
-            if grave.is_none() {
-                grave = Some(self.grave()?);
+            freed += match candidate {
+                Candidate::Object(name) => burial.take(&name, last_used)?,
+                Candidate::Download(download) => {
+                    let evictor = match &evictor {
+                        Some(evictor) => evictor,
+                        None => evictor.insert(self.evictor()?),
+                    };
+                    evictor.evict(&download)?
+                }
             }
-            let Some(grave) = &grave else { break };
-            self.root.at(Point::Chosen);
-            let Locked::Held(lock, stat) =
-                self.root.open_locked(&format!("{OBJECTS}/{victim}/{OBJECT_LOCK}"), Kind::Write, false)?
-            else {
-                continue;
-            };
-            if last_use(&stat) != last_used {
-                continue;
-            }
-            let victim = format!("{OBJECTS}/{victim}");
-            freed += match self.committed_info(&victim)? {
-                Some(info) if !is_anonymous(&victim) => accounted(&info),
-                _ => 0,
-            };
-            let place = grave.file(&format!("{DATA}/{buried}"));
-            self.root.rename_over(&victim, &place)?;
-            buried += 1;
-            // Who opened its lock file before finds that its name leads nowhere.
-            drop(lock);
-            self.root.at(Point::Retired);
+            .unwrap_or(0);
         }
-        match grave {
-            Some(grave) => grave.discard().map(|()| freed),
-            None => Ok(freed),
-        }
+        drop(evictor);
+        burial.close()?;
+        Ok(freed)
     }
 
     /// Makes an entry for evicted ones.
@@ -172,8 +222,16 @@ impl Cache {
 }
 
 /// When an entry was last used: the access time of its lock file.
-pub(super) fn last_use(lock: &Stat) -> (i64, i64) {
+pub(super) fn last_use(lock: &Stat) -> LastUse {
     (lock.st_atime, lock.st_atime_nsec as i64)
+}
+
+/// The same clock as [`last_use`].
+pub(super) fn since_epoch(time: SystemTime) -> LastUse {
+    match time.duration_since(UNIX_EPOCH) {
+        Ok(since) => (since.as_secs().cast_signed(), since.subsec_nanos().into()),
+        Err(before) => (-before.duration().as_secs().cast_signed() - 1, 0),
+    }
 }
 
 /// Whether a path relative to the cache's directory leads to something without a name of its own.
@@ -182,7 +240,7 @@ pub(super) fn is_anonymous(path: &str) -> bool {
 }
 
 /// The names of all entries with the time of their last use, the oldest first.
-fn by_last_use(root: &Root) -> Result<Vec<((i64, i64), String)>, CacheError> {
+pub(super) fn by_last_use(root: &Root) -> Result<Vec<(LastUse, String)>, CacheError> {
     let mut found = Vec::new();
     for name in root.list(OBJECTS)? {
         // A file, or an entry that has just gone or is just being made. Those without a name are not evicted but

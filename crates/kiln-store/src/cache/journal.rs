@@ -55,8 +55,13 @@ impl Cache {
         let mut file = self.root.create_empty(more)?;
         drop(self.root.create(&format!("{entry}/{OBJECT_INFO}"), info)?);
         self.root.at(Point::InfoWritten);
+        // Listed before the lock is taken: one limit covers both.
+        let downloads = match self.maximum_size() {
+            MaximumSize::Unlimited => 0,
+            MaximumSize::Bytes(_) => self.downloads_size()?,
+        };
         let size = self.lock_size()?;
-        let Some(sum) = self.within_limit(&size, bytes) else { return Ok(false) };
+        let Some(sum) = self.within_limit(&size, bytes, downloads) else { return Ok(false) };
         file.write_all(sum.to_string().as_bytes()).map_err(self.root.failed("write", more))?;
         self.root.rename_over(more, CACHE_SIZE)?;
         drop(size);
@@ -64,11 +69,11 @@ impl Cache {
         Ok(true)
     }
 
-    fn within_limit(&self, size: &Size, bytes: u64) -> Option<u64> {
+    fn within_limit(&self, size: &Size, bytes: u64, downloads: u64) -> Option<u64> {
         let sum = size.bytes.checked_add(bytes)?;
         match self.maximum_size() {
             MaximumSize::Unlimited => Some(sum),
-            MaximumSize::Bytes(maximum) => (sum <= maximum).then_some(sum),
+            MaximumSize::Bytes(maximum) => (sum.saturating_add(downloads) <= maximum).then_some(sum),
         }
     }
 

@@ -109,6 +109,7 @@ impl Cache {
         for name in self.root.list(LOCKED_BUILDS)? {
             self.clear_file(&format!("{LOCKED_BUILDS}/{name}"))?;
         }
+        self.reclaim_downloads(false)?;
         for name in self.root.list(TEMPORARY)? {
             unless_mounted(temporary::reclaim(&self.root.path().join(TEMPORARY).join(name), &self.stop))?;
         }
@@ -184,6 +185,7 @@ impl Cache {
                 }
             }
         }
+        self.reclaim_downloads(true)?;
         let grave = self.inter(&left)?;
         if self.is_compatible() {
             match self.set_size(counted) {
