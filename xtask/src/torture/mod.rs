@@ -165,14 +165,15 @@ fn bursts(
         let length = Duration::from_millis(BURST.0 + dice.below(BURST.1 - BURST.0));
         let started = Instant::now();
         let holder: Option<Arc<Cache>> = if kind == Kind::Held { Some(open()?) } else { None };
-        let open_files = judge::open_files(&place.cache)?;
         let references = if kind == Kind::Mixed { nursery } else { None };
         let tally = burst::run(place, arguments.processes, references, length, &mut dice)?;
         let mut found = tally.found.clone();
         if found.is_empty() {
             // No process may be on its way from fork to exec, with a copy of each lock.
             let _quiet = nursery.map(Nursery::quiet);
-            found = judge::judge(place, kind, holder.as_ref(), &open_files)?;
+            found = judge::judge(place, kind, holder.as_ref())?;
+            drop(holder);
+            found.extend(judge::leaked(place)?);
         }
         number += 1;
         eprintln!(

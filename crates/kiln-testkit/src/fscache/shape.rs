@@ -31,6 +31,7 @@ const TOP: &[&str] = &[
     "cache.info",
     "cache.lock",
     "cache.size",
+    "kiln.count",
     "kiln.sources",
     "objects",
     "sources",
@@ -47,10 +48,8 @@ pub struct Shape {
     pub maximum: Option<u64>,
     /// The committed entries and the bytes each says it takes.
     pub named: BTreeMap<String, u64>,
-    /// What lies below `objects` without a name, and the bytes it is accounted with.
+    /// What lies below `objects` without a name and below `stage`, and the bytes it is accounted with.
     pub anonymous: BTreeMap<String, u64>,
-    /// What lies below `stage`.
-    pub staged: Vec<String>,
     /// What lies below `tmp`, the directory of the build locks and what is in it left out.
     pub temporary: Vec<String>,
     /// What is wrong whatever anybody does.
@@ -71,13 +70,16 @@ impl Shape {
                 shape.faults.push(format!("`{name}` in the cache directory"));
             }
         }
-        shape.staged = names(&cache.join("stage"))?;
+        for name in names(&cache.join("stage"))? {
+            let bytes = accounted(&cache.join("stage").join(&name))?;
+            shape.anonymous.insert(format!("stage/{name}"), bytes);
+        }
         shape.temporary = names(&cache.join("tmp"))?;
         shape.temporary.retain(|name| name != "locks");
         for name in names(&cache.join("objects"))? {
             let path = cache.join("objects").join(&name);
             if name.starts_with("uuid-") {
-                shape.anonymous.insert(name, accounted(&path)?);
+                shape.anonymous.insert(format!("objects/{name}"), accounted(&path)?);
             } else {
                 match whole(&path) {
                     Ok(size) => {
@@ -113,8 +115,7 @@ impl Shape {
     /// What is wrong when nobody works in the cache and what the dead left has been removed.
     pub fn wrong_at_rest(&self) -> Vec<String> {
         let mut wrong = self.wrong();
-        wrong.extend(self.anonymous.keys().map(|name| format!("`objects/{name}` was left")));
-        wrong.extend(self.staged.iter().map(|name| format!("`stage/{name}` was left")));
+        wrong.extend(self.anonymous.keys().map(|path| format!("`{path}` was left")));
         wrong.extend(self.temporary.iter().map(|name| format!("`tmp/{name}` was left")));
         wrong
     }
