@@ -33,8 +33,9 @@ use super::files::missing;
 use super::{Cache, CacheError};
 
 pub use count::Downloads;
-pub(super) use evict::{Evictor, Keep};
+pub(super) use evict::{Evictor, Keep, is_left};
 pub use session::Session;
+pub(super) use session::is_locked;
 
 /// The record of what was counted.
 pub(super) const COUNTED: &str = "kiln.sources";

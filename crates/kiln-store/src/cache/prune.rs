@@ -3,16 +3,10 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use kiln_sys::lock::Kind;
-
 use super::downloads::{Download, Evictor, Keep};
-use super::entry::Entry;
-use super::evict::{is_anonymous, last_use};
-use super::files::Locked;
-use super::hooks::Point;
-use super::info::accounted;
+use super::evict::{Burial, since_epoch};
 use super::inspect::{EntryKind, Listed};
-use super::{Cache, CacheError, DATA, MaximumSize, OBJECT_LOCK, OBJECTS};
+use super::{Cache, CacheError, MaximumSize};
 
 /// How far a cache is pruned.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -135,7 +129,7 @@ impl Cache {
             PruneTarget::Unused(unused) => Some(SystemTime::now().checked_sub(unused).unwrap_or(UNIX_EPOCH)),
             _ => None,
         };
-        let mut burial = None;
+        let mut burial = Burial::new(self);
         // Whoever wants to begin a session waits for this: what takes time comes after it.
         let evictor = self.evictor()?;
         for candidate in candidates {
@@ -146,7 +140,7 @@ impl Cache {
                 continue;
             }
             let pruned = candidate.pruned();
-            match self.remove(&candidate, options.dry_run, &evictor, &mut burial)? {
+            match remove(&candidate, options.dry_run, &evictor, &mut burial)? {
                 Ok(freed) => {
                     report.freed += freed;
                     wanted = wanted.saturating_sub(freed);
@@ -156,9 +150,7 @@ impl Cache {
             }
         }
         drop(evictor);
-        if let Some(burial) = burial {
-            burial.finish()?;
-        }
+        burial.close()?;
         report.missing = match options.target {
             PruneTarget::Limit | PruneTarget::Size(_) => wanted,
             PruneTarget::Unused(_) | PruneTarget::All => report.kept.iter().map(|(kept, _)| kept.size).sum(),
@@ -178,84 +170,28 @@ impl Cache {
         candidates.sort_by_cached_key(|candidate| (candidate.last_used(), candidate.pruned().name));
         Ok(candidates)
     }
+}
 
-    fn remove(
-        self: &Arc<Self>,
-        candidate: &Candidate,
-        dry_run: bool,
-        evictor: &Evictor<'_>,
-        burial: &mut Option<Burial>,
-    ) -> Result<Result<u64, KeptBecause>, CacheError> {
-        match candidate {
-            Candidate::Object(object) if object.in_use => Ok(Err(KeptBecause::InUse)),
-            Candidate::Object(object) if dry_run => Ok(Ok(object.size)),
-            Candidate::Object(object) => {
-                let burial = match burial {
-                    Some(burial) => burial,
-                    None => burial.insert(self.burial()?),
-                };
-                Ok(burial.add(&object.name, Some(object.last_used))?.ok_or(KeptBecause::InUse))
-            }
-            Candidate::Download(download) => match evictor.keeps(download) {
-                Some(Keep::Session) => Ok(Err(KeptBecause::Build)),
-                Some(Keep::Linked) => Ok(Err(KeptBecause::Linked)),
-                Some(Keep::Young) => Ok(Err(KeptBecause::Recent)),
-                None if dry_run => Ok(Ok(download.bytes)),
-                None => Ok(evictor.evict(download)?.ok_or(KeptBecause::InUse)),
-            },
+fn remove(
+    candidate: &Candidate,
+    dry_run: bool,
+    evictor: &Evictor<'_>,
+    burial: &mut Burial<'_>,
+) -> Result<Result<u64, KeptBecause>, CacheError> {
+    match candidate {
+        Candidate::Object(object) if object.in_use => Ok(Err(KeptBecause::InUse)),
+        Candidate::Object(object) if dry_run => Ok(Ok(object.size)),
+        Candidate::Object(object) => {
+            let taken = burial.take(&object.name, since_epoch(object.last_used))?;
+            Ok(taken.ok_or(KeptBecause::InUse))
         }
-    }
-}
-
-/// Objects on their way out: they have lost their names, and lie in one entry without a name.
-pub(super) struct Burial {
-    grave: Entry,
-    buried: usize,
-}
-
-impl Cache {
-    /// Begins to evict objects.
-    pub(super) fn burial(self: &Arc<Self>) -> Result<Burial, CacheError> {
-        Ok(Burial { grave: self.grave()?, buried: 0 })
-    }
-}
-
-impl Burial {
-    /// Takes an object's name, unless it is locked or was used since; says how many bytes it is accounted with.
-    pub(super) fn add(
-        &mut self,
-        name: &str,
-        last_used: Option<SystemTime>,
-    ) -> Result<Option<u64>, CacheError> {
-        let cache = &self.grave.cache;
-        cache.root.at(Point::Chosen);
-        let victim = format!("{OBJECTS}/{name}");
-        let Locked::Held(lock, stat) =
-            cache.root.open_locked(&format!("{victim}/{OBJECT_LOCK}"), Kind::Write, false)?
-        else {
-            return Ok(None);
-        };
-        let (seconds, nanoseconds) = last_use(&stat);
-        let current = UNIX_EPOCH
-            + Duration::new(seconds.try_into().unwrap_or(0), u32::try_from(nanoseconds).unwrap_or(0));
-        if last_used.is_some_and(|last_used| last_used != current) {
-            return Ok(None);
-        }
-        let size = match cache.committed_info(&victim)? {
-            Some(info) if !is_anonymous(&victim) => accounted(&info),
-            _ => 0,
-        };
-        cache.root.rename_over(&victim, &self.grave.file(&format!("{DATA}/{}", self.buried)))?;
-        self.buried += 1;
-        // Who opened its lock file before finds that its name leads nowhere.
-        drop(lock);
-        cache.root.at(Point::Retired);
-        Ok(Some(size))
-    }
-
-    /// Gives the bytes of all of them back, and removes them.
-    pub(super) fn finish(self) -> Result<(), CacheError> {
-        self.grave.discard()
+        Candidate::Download(download) => match evictor.keeps(download) {
+            Some(Keep::Session) => Ok(Err(KeptBecause::Build)),
+            Some(Keep::Linked) => Ok(Err(KeptBecause::Linked)),
+            Some(Keep::Young) => Ok(Err(KeptBecause::Recent)),
+            None if dry_run => Ok(Ok(download.bytes)),
+            None => Ok(evictor.evict(download)?.ok_or(KeptBecause::InUse)),
+        },
     }
 }
 

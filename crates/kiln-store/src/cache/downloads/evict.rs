@@ -94,6 +94,15 @@ impl Evictor<'_> {
         Ok(Some(current.bytes))
     }
 
+    /// Removes something that is no download, unless a build uses it; false if one does.
+    pub(in crate::cache) fn discard(&self, path: &Path) -> Result<bool, CacheError> {
+        let Some(current) = count::look_at(path.to_owned())? else { return Ok(true) };
+        if self.sessions.protect(current.last_used) || current.is_linked {
+            return Ok(false);
+        }
+        if current.is_tree { self.remove_tree(path) } else { remove_file(path) }.map(|()| true)
+    }
+
     /// Takes a tree's name first: nobody must find half of it.
     fn remove_tree(&self, path: &Path) -> Result<(), CacheError> {
         // Not locked: should this process die, anyone may go on.
@@ -120,6 +129,12 @@ impl Drop for Evictor<'_> {
 
 fn remove_file(path: &Path) -> Result<(), CacheError> {
     unless_gone(std::fs::remove_file(path), "remove", path).map(|_| ())
+}
+
+/// Whether content on its way was left by a process that has died, as far as that can be known.
+pub(in crate::cache) fn is_left(path: &Path, alone: bool) -> Result<bool, CacheError> {
+    let ours = path.file_name().unwrap_or_default().to_string_lossy().starts_with(UNFINISHED_LOCKED);
+    Ok((ours || alone) && !session::is_locked(path)?)
 }
 
 /// Removes content on its way unless somebody fills it, and says how many bytes it took.

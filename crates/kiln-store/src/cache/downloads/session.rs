@@ -122,7 +122,7 @@ pub(super) fn lock(sources: &Path) -> Result<File, CacheError> {
 }
 
 /// Whether a directory is locked (`flock`) by somebody; false if it has gone.
-pub(super) fn is_locked(path: &Path) -> Result<bool, CacheError> {
+pub(in crate::cache) fn is_locked(path: &Path) -> Result<bool, CacheError> {
     let Some(file) = unless_gone(File::open(path), "open directory", path)? else { return Ok(false) };
     match rustix::fs::flock(&file, FlockOperation::NonBlockingLockShared) {
         Ok(()) => Ok(false),

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use tempfile::TempDir;
 
 use super::*;
-use crate::cache::{CacheOptions, Commit, LoadGuard};
+use crate::cache::{CacheOptions, Commit, LoadGuard, OBJECT_LOCK};
 
 const HOUR: u64 = 60 * 60;
 
