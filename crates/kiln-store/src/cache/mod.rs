@@ -49,6 +49,7 @@ mod prune;
 mod reclaim;
 mod size;
 mod temporary;
+mod verify;
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -69,6 +70,7 @@ pub use inspect::{EntryKind, Listed, Overview, Place, Progress, Usage, UsageRepo
 pub use load::LoadGuard;
 pub use prune::{KeptBecause, PruneOptions, PruneReport, PruneTarget, Pruned};
 pub use temporary::TemporaryDirectory;
+pub use verify::{Fault, Finding, Remedy, Repair, Unchecked, VerifyReport, verify};
 
 use durability::Flusher;
 use files::{Locked, Root};
