@@ -30,7 +30,7 @@ use super::{
 use crate::tree::{self, TreeError};
 
 /// What the objects were counted as, and when: Kiln's own file in the cache.
-const COUNT: &str = "kiln.count";
+pub(super) const COUNT: &str = "kiln.count";
 
 /// A directory that was changed so short a time ago may be changed again without looking newer.
 const TICK: std::time::Duration = std::time::Duration::from_millis(50);
@@ -160,7 +160,7 @@ impl Cache {
 
     /// Puts everything right while nobody else uses the cache: what is left behind is moved into one entry
     /// without a name, and the size is counted again.
-    fn recover(self: &Arc<Self>) -> Result<Option<Entry>, CacheError> {
+    pub(super) fn recover(self: &Arc<Self>) -> Result<Option<Entry>, CacheError> {
         let (before, past) = self.state_of_objects()?;
         let mut left: Vec<String> = Vec::new();
         for area in [STAGE, TEMPORARY] {
