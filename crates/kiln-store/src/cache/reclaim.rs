@@ -214,6 +214,9 @@ impl Cache {
         let mounts = mount_points();
         for (index, path) in left.iter().enumerate() {
             let absolute = self.root.path().join(path);
+            // What is moved is accounted no more; until the size is set, whoever dies here must not leave a wrong one
+            // to somebody who will not have the cache alone. Best effort, as setting it is on a full disk.
+            let _ = self.give_back(path);
             let moved = grave.as_ref().filter(|_| !holds_mount(&mounts, &absolute)).is_some_and(|grave| {
                 self.root.rename_over(path, &grave.file(&format!("{DATA}/{index}"))).is_ok()
             });
