@@ -25,6 +25,11 @@ pub struct Call {
 }
 
 impl Call {
+    /// Whether this is `read` from a descriptor.
+    pub fn is_read_from(&self, descriptor: u64) -> bool {
+        self.number == libc::SYS_read.cast_unsigned() && self.arguments[0] == descriptor
+    }
+
     /// Whether this is `write` to a descriptor.
     pub fn is_write_to(&self, descriptor: u64) -> bool {
         self.number == libc::SYS_write.cast_unsigned() && self.arguments[0] == descriptor

@@ -1,10 +1,8 @@
 //! The state of the cache after a burst.
 
 use std::fs;
-use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
 use kiln_store::cache::{Cache, CacheOptions};
 use kiln_testkit::fscache::content;
@@ -13,11 +11,6 @@ use kiln_testkit::fscache::shape::{Shape, held_locks};
 use super::worker::LIMITS;
 use super::{Kind, Place};
 use crate::error::Error;
-
-/// How long removing in the background may take.
-const PATIENCE: Duration = Duration::from_secs(10);
-/// How often it is looked whether it is done.
-const PAUSE: Duration = Duration::from_millis(2);
 
 /// The files below a cache that this process has open.
 fn open_files(cache: &Path) -> Result<Vec<PathBuf>, Error> {
@@ -45,22 +38,12 @@ pub(super) fn judge(place: &Place, kind: Kind, holder: Option<&Arc<Cache>>) -> R
         }
     }
     // With a holder nobody has the cache alone, and each of both ways to reclaim must do.
-    // What is removed in the background is removed for as long as the cache is open.
     let second = Cache::open(cache, CacheOptions::default())?;
+    second.wait_for_reclaim();
     if let Some(holder) = holder {
         holder.reclaim()?;
     }
-    let until = Instant::now() + PATIENCE;
-    let shape = loop {
-        match Shape::read(cache) {
-            // Something was removed while it was looked at.
-            Err(error) if error.kind() == ErrorKind::NotFound && Instant::now() < until => {}
-            Err(error) => return Err(Error::file("read", cache)(error)),
-            Ok(shape) if shape.wrong_at_rest().is_empty() || Instant::now() > until => break shape,
-            Ok(_) => {}
-        }
-        std::thread::sleep(PAUSE);
-    };
+    let shape = Shape::read(cache).map_err(Error::file("read", cache))?;
     drop(second);
     let mut wrong = shape.wrong_at_rest();
     let largest = LIMITS.iter().max().copied().unwrap_or_default();

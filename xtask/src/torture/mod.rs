@@ -165,6 +165,9 @@ fn bursts(
         let length = Duration::from_millis(BURST.0 + dice.below(BURST.1 - BURST.0));
         let started = Instant::now();
         let holder: Option<Arc<Cache>> = if kind == Kind::Held { Some(open()?) } else { None };
+        if let Some(holder) = &holder {
+            holder.wait_for_reclaim();
+        }
         let references = if kind == Kind::Mixed { nursery } else { None };
         let tally = burst::run(place, arguments.processes, references, length, &mut dice)?;
         let mut found = tally.found.clone();

@@ -1,5 +1,6 @@
 # The reference's own module at work in the cache until it is killed: the counterpart of worker.rs.
 # Arguments: the cache's directory, a seed, how many names there are, then the limits that may be set.
+import errno
 import hashlib
 import json
 import os
@@ -58,9 +59,14 @@ def check(directory, name):
 
 
 def is_its_own(error):
-    """Whether the module stumbled over its own evicting side by side: what another one removes first is an error to it."""
-    frames = traceback.extract_tb(error.__traceback__)
-    return any(frame.name == "_remove_lru" for frame in frames) and frames[-1].name == "_atomic_open"
+    """
+    Whether the module stumbled over others that work beside it while it evicts, as it does over its own kind:
+    an entry that somebody else removes first is an error to it, and so is one that is stored under the name that
+    it has just freed by unlinking the lock.
+    """
+    frames = [frame.name for frame in traceback.extract_tb(error.__traceback__)]
+    place = {errno.ENOENT: "_atomic_open", errno.ENOTEMPTY: "_rm_r_object"}.get(error.errno)
+    return "_remove_lru" in frames and frames[-1] == place
 
 
 def load(cache):
@@ -114,7 +120,7 @@ def main():
                 say(letter)
                 try:
                     act(cache)
-                except FileNotFoundError as error:
+                except OSError as error:
                     if not is_its_own(error):
                         raise
                 say(b".")

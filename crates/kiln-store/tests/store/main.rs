@@ -3,6 +3,7 @@
 mod cache;
 mod common;
 mod crash;
+mod crashpoint;
 mod interop;
 mod object;
 mod tree;

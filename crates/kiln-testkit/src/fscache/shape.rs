@@ -185,7 +185,9 @@ fn accounted(entry: &Path) -> io::Result<u64> {
 fn graves(grave: &Path) -> io::Result<u64> {
     let data = grave.join(DATA);
     let mut sum = 0;
-    for name in names(&data)? {
+    // Without content there is nothing left to be accounted.
+    let victims = if data.exists() { names(&data)? } else { Vec::new() };
+    for name in victims {
         sum += info(&data.join(name).join(INFO)).ok().and_then(|info| info["size"].as_u64()).unwrap_or(0);
     }
     Ok(sum)
