@@ -12,6 +12,7 @@
 pub mod event;
 pub mod manifest;
 pub mod plan;
+pub mod recipe;
 pub mod run;
 pub mod runner;
 

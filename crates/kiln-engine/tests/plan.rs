@@ -17,7 +17,7 @@ struct Cache {
 }
 
 impl Cached for Cache {
-    fn object(&self, id: &Id) -> bool {
+    fn object(&self, id: &Id, _recipe: &str) -> bool {
         self.objects.contains(id.as_str())
     }
 

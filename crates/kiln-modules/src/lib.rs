@@ -21,6 +21,9 @@ mod stage_test;
 mod stages;
 mod support;
 
+/// A digest of the code of the native modules and of what they run in: results of other code are not used again.
+pub const CODE: &str = env!("KILN_CODE");
+
 /// Everything that is native.
 pub const MODULES: Modules = Modules {
     stages: stages::STAGES,

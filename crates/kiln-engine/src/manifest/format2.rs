@@ -176,6 +176,7 @@ impl<'d> Loader<'_, 'd> {
             name: name.to_owned(),
             assembler: false,
             id: Id::from_text(""),
+            recipe: String::new(),
             build,
             base,
             options: self.findings.member(object, "options", path).cloned().unwrap_or_default(),

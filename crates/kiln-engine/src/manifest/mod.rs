@@ -81,6 +81,8 @@ pub struct Stage {
     pub assembler: bool,
     /// The stage's id.
     pub id: Id,
+    /// What the result depends on beside the id; empty until [`recipe::assign`](crate::recipe::assign) was called.
+    pub recipe: String,
     /// The id of the pipeline whose tree is the build root.
     pub build: Option<Id>,
     /// The id of the stage before it.

@@ -16,8 +16,8 @@ pub use describe::{bytes, count};
 
 /// What the planner asks the cache.
 pub trait Cached {
-    /// Whether there is an object with an id.
-    fn object(&self, id: &Id) -> bool;
+    /// Whether there is an object with an id that was made by a recipe.
+    fn object(&self, id: &Id, recipe: &str) -> bool;
     /// Whether an item of a source is there.
     fn item(&self, source: &str, checksum: &str) -> bool;
 }
@@ -87,6 +87,9 @@ pub struct CachedPipeline {
     /// Its id.
     #[serde(serialize_with = "id_text")]
     pub id: Id,
+    /// Its recipe.
+    #[serde(skip)]
+    pub recipe: String,
     /// Why it is needed.
     pub reasons: Vec<Reason>,
 }
@@ -101,6 +104,9 @@ pub struct Export {
     /// The pipeline's id.
     #[serde(serialize_with = "id_text")]
     pub id: Id,
+    /// Its recipe.
+    #[serde(skip)]
+    pub recipe: String,
 }
 
 /// Why a pipeline is needed.
@@ -173,7 +179,8 @@ pub fn plan(
         let pipeline = planner.find(name)?;
         let id = pipeline.id().cloned().ok_or_else(|| PlanError::Empty { name: name.clone() })?;
         planner.visit(pipeline, Reason::Requested);
-        planner.plan.exports.push(Export { name: name.clone(), pipeline: pipeline.name.clone(), id });
+        let recipe = pipeline.recipe().to_owned();
+        planner.plan.exports.push(Export { name: name.clone(), pipeline: pipeline.name.clone(), id, recipe });
     }
     for name in &request.builds {
         let pipeline = planner.find(name)?;
@@ -191,9 +198,9 @@ struct Planner<'a> {
     cache: &'a dyn Cached,
     plan: Plan,
     /// Index of the build of each id.
-    building: HashMap<&'a Id, usize>,
+    building: HashMap<(&'a Id, &'a str), usize>,
     /// What the cache said of each id: it is asked once.
-    known: HashMap<&'a Id, bool>,
+    known: HashMap<(&'a Id, &'a str), bool>,
     /// Items that an earlier download brings, by source.
     claimed: HashSet<(&'a str, &'a str)>,
 }
@@ -206,15 +213,15 @@ impl<'a> Planner<'a> {
         })
     }
 
-    fn cached(&mut self, id: &'a Id) -> bool {
+    fn cached(&mut self, id: &'a Id, recipe: &'a str) -> bool {
         let cache = self.cache;
-        *self.known.entry(id).or_insert_with(|| cache.object(id))
+        *self.known.entry((id, recipe)).or_insert_with(|| cache.object(id, recipe))
     }
 
     /// Plans a pipeline after everything it needs; the index of its build, unless the cache has it.
     fn visit(&mut self, pipeline: &'a Pipeline, reason: Reason) -> Option<usize> {
-        let id = pipeline.id()?;
-        if let Some(&index) = self.building.get(id) {
+        let (id, recipe) = (pipeline.id()?, pipeline.recipe());
+        if let Some(&index) = self.building.get(&(id, recipe)) {
             if let Some(build) = self.plan.builds.get_mut(index)
                 && !build.reasons.contains(&reason)
             {
@@ -222,21 +229,25 @@ impl<'a> Planner<'a> {
             }
             return Some(index);
         }
-        if self.cached(id) {
-            match self.plan.cached.iter_mut().find(|cached| cached.id == *id) {
+        if self.cached(id, recipe) {
+            match self.plan.cached.iter_mut().find(|cached| cached.id == *id && cached.recipe == recipe) {
                 Some(cached) if cached.reasons.contains(&reason) => {}
                 Some(cached) => cached.reasons.push(reason),
                 None => self.plan.cached.push(CachedPipeline {
                     pipeline: pipeline.name.clone(),
                     id: id.clone(),
+                    recipe: recipe.to_owned(),
                     reasons: vec![reason],
                 }),
             }
             return None;
         }
         // Only the stages after the last one that the cache holds are run, and only they need anything.
-        let skipped =
-            pipeline.stages.iter().rposition(|stage| self.cached(&stage.id)).map_or(0, |last| last + 1);
+        let skipped = pipeline
+            .stages
+            .iter()
+            .rposition(|stage| self.cached(&stage.id, &stage.recipe))
+            .map_or(0, |last| last + 1);
         let todo = pipeline.stages.get(skipped..).unwrap_or_default();
         let mut needs = Vec::new();
         if let Some(build) = pipeline.build.as_ref().and_then(|id| self.manifest.pipeline_by_id(id.as_str()))
@@ -265,7 +276,7 @@ impl<'a> Planner<'a> {
             needs,
             fetches,
         });
-        self.building.insert(id, index);
+        self.building.insert((id, recipe), index);
         Some(index)
     }
 

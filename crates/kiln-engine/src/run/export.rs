@@ -44,7 +44,7 @@ pub(super) fn export(
     let mut exported = Vec::new();
     let mut objects = Vec::new();
     for export in &plan.exports {
-        let object = context.store.get(export.id.as_str())?;
+        let object = context.store.get((export.id.as_str(), export.recipe.as_str()))?;
         objects.push(object.ok_or_else(|| RunError::Vanished { pipeline: export.pipeline.clone() })?);
     }
     drop(built);

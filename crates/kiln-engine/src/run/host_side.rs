@@ -5,6 +5,7 @@
 
 use std::cell::RefCell;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use kiln_api::ModuleError;
 use kiln_api::device::{DeviceRequest, OpenDevice};
@@ -12,13 +13,13 @@ use kiln_api::input::{InputRequest, Store};
 use kiln_api::module::Modules;
 use kiln_api::mount::{MountRequest, Mounted};
 use kiln_store::cache::TemporaryDirectory;
-use kiln_store::object::ObjectStore;
+use kiln_store::object::{self, ObjectError, ObjectStore};
 use rustix::mount::{MountFlags, UnmountFlags, mount_bind_recursive, mount_remount, unmount};
 use serde_json::Value;
 
 use super::directories::Directories;
-use crate::manifest::Stage;
 use crate::manifest::json::{Json, Object, to_map};
+use crate::manifest::{Manifest, Pipeline, Stage};
 
 /// Where a build root shows inputs.
 const INPUTS: &str = "/run/osbuild/inputs";
@@ -54,13 +55,13 @@ impl HostSide {
         &mut self,
         stage: &Stage,
         modules: &Modules,
-        store: &ObjectStore,
+        trees: Trees<'_>,
         tree: &Path,
         directories: &Directories,
     ) -> Result<Object, HostSideError> {
         let mut told = Object::new();
         told.insert("devices".to_owned(), Json::Object(Object::new()));
-        let inputs = self.map_inputs(stage, modules, store, directories)?;
+        let inputs = self.map_inputs(stage, modules, trees, directories)?;
         let devices = self.open_devices(stage, modules, tree, directories)?;
         let mounts = self.mount(stage, modules, tree, directories)?;
         told.insert("devices".to_owned(), Json::Object(devices));
@@ -73,7 +74,7 @@ impl HostSide {
         &mut self,
         stage: &Stage,
         modules: &Modules,
-        store: &ObjectStore,
+        trees: Trees<'_>,
         directories: &Directories,
     ) -> Result<Object, HostSideError> {
         let mut told = Object::new();
@@ -90,7 +91,7 @@ impl HostSide {
                 target: &target,
                 options: &Value::Object(to_map(&input.options)),
             };
-            let access = InputStore { store, state: &self.inputs };
+            let access = InputStore { trees, state: &self.inputs };
             let reply = module.map(&request, &access).map_err(&fail)?;
             let path = inside(&reply.path, &directories.inputs, INPUTS).map_err(&fail)?;
             let data = Json::from_value(&reply.data);
@@ -234,19 +235,34 @@ fn inside(path: &Path, root: &Path, shown: &str) -> Result<String, ModuleError> 
 /// What inputs have mounted and made.
 #[derive(Default)]
 struct InputStoreState {
-    trees: RefCell<Vec<(TreeMount, std::sync::Arc<kiln_store::object::Object>)>>,
+    trees: RefCell<Vec<(TreeMount, Arc<object::Object>)>>,
     directories: RefCell<Vec<TemporaryDirectory>>,
+}
+
+/// The trees of a manifest's pipelines, by id.
+#[derive(Clone, Copy)]
+pub(super) struct Trees<'a> {
+    pub(super) manifest: &'a Manifest,
+    pub(super) store: &'a ObjectStore,
+}
+
+impl Trees<'_> {
+    /// The object of the pipeline that an id refers to.
+    fn get(self, id: &str) -> Result<Option<Arc<object::Object>>, ObjectError> {
+        let recipe = self.manifest.pipeline_by_id(id).map_or("", Pipeline::recipe);
+        self.store.get((id, recipe))
+    }
 }
 
 /// The object store as inputs see it.
 struct InputStore<'a> {
-    store: &'a ObjectStore,
+    trees: Trees<'a>,
     state: &'a InputStoreState,
 }
 
 impl Store for InputStore<'_> {
     fn read_tree_at(&self, id: &str, target: &Path, subtree: Option<&str>) -> Result<bool, ModuleError> {
-        let object = match self.store.get(id) {
+        let object = match self.trees.get(id) {
             Ok(Some(object)) => object,
             Ok(None) => return Ok(false),
             Err(error) => return Err(ModuleError::invalid(error.to_string())),
@@ -262,14 +278,14 @@ impl Store for InputStore<'_> {
 
     fn mkdtemp(&self, prefix: &str) -> Result<PathBuf, ModuleError> {
         let directory =
-            self.store.tempdir(prefix).map_err(|error| ModuleError::invalid(error.to_string()))?;
+            self.trees.store.tempdir(prefix).map_err(|error| ModuleError::invalid(error.to_string()))?;
         let path = directory.path().to_owned();
         self.state.directories.borrow_mut().push(directory);
         Ok(path)
     }
 
     fn source(&self, content_type: &str) -> PathBuf {
-        self.store.sources_dir().join(content_type)
+        self.trees.store.sources_dir().join(content_type)
     }
 }
 

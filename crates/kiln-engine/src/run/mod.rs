@@ -255,7 +255,7 @@ pub fn run(
     let _held = plan
         .cached
         .iter()
-        .map(|cached| context.store.get(cached.id.as_str()))
+        .map(|cached| context.store.get((cached.id.as_str(), cached.recipe.as_str())))
         .collect::<Result<Vec<_>, _>>()?;
     let _rundir = match plan.builds.as_slice() {
         [] => None,
@@ -278,9 +278,9 @@ pub struct StoreView<'a> {
 }
 
 impl Cached for StoreView<'_> {
-    fn object(&self, id: &Id) -> bool {
+    fn object(&self, id: &Id, recipe: &str) -> bool {
         // An object that cannot be read now is built again.
-        self.store.contains(id.as_str()).unwrap_or(false)
+        self.store.contains((id.as_str(), recipe)).unwrap_or(false)
     }
 
     fn item(&self, source: &str, checksum: &str) -> bool {

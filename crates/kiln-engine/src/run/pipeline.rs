@@ -30,7 +30,8 @@ pub(super) fn build(
         events(Event::Waiting { pipeline: &pipeline.name });
         lock = Some(context.store.build_lock(id.as_str())?);
     }
-    if let Some(object) = context.store.get(id.as_str())? {
+    let recipe = pipeline.recipe();
+    if let Some(object) = context.store.get((id.as_str(), recipe))? {
         return Ok((result, Some(object)));
     }
     let build = build_tree(context, manifest, pipeline)?;
@@ -38,7 +39,7 @@ pub(super) fn build(
     let mut base: Option<Arc<Object>> = None;
     let mut skipped = 0;
     for (index, stage) in pipeline.stages.iter().enumerate().rev() {
-        base = context.store.get(stage.id.as_str())?;
+        base = context.store.get((stage.id.as_str(), stage.recipe.as_str()))?;
         if base.is_some() {
             skipped = index + 1;
             break;
@@ -47,7 +48,7 @@ pub(super) fn build(
     let todo = pipeline.stages.get(skipped..).unwrap_or_default();
     events(Event::PipelineStarted { pipeline: &pipeline.name, id, stages: todo.len() });
     let prepared = prepared.get(context, &build, runner)?;
-    let mut tree = context.store.new_object(id.as_str(), pipeline.source_epoch)?;
+    let mut tree = context.store.new_object((id.as_str(), recipe), pipeline.source_epoch)?;
     if let Some(base) = &base {
         tree.init_from(base)?;
     }
@@ -57,6 +58,7 @@ pub(super) fn build(
         let metadata = tree.metadata_path(stage.id.as_str())?;
         let run = StageRun {
             context,
+            manifest,
             pipeline,
             build: &build,
             runner,
@@ -75,7 +77,7 @@ pub(super) fn build(
             break;
         }
         if index + 1 < todo.len() && context.checkpoints.stage(&stage.id) {
-            let kept = tree.checkpoint(stage.id.as_str())?;
+            let kept = tree.checkpoint((stage.id.as_str(), stage.recipe.as_str()))?;
             warn_if_refused(events, &stage.name, kept);
         }
     }
@@ -116,10 +118,12 @@ fn build_tree(
     pipeline: &Pipeline,
 ) -> Result<BuildTree, RunError> {
     let Some(id) = &pipeline.build else { return Ok(BuildTree::Host) };
-    match context.store.get(id.as_str())? {
+    let build = manifest.pipeline_by_id(id.as_str());
+    let recipe = build.map_or("", Pipeline::recipe);
+    match context.store.get((id.as_str(), recipe))? {
         Some(object) => Ok(BuildTree::Object(object)),
         None => {
-            let name = manifest.pipeline_by_id(id.as_str()).map_or(id.as_str(), |pipeline| &pipeline.name);
+            let name = build.map_or(id.as_str(), |pipeline| &pipeline.name);
             Err(RunError::Vanished { pipeline: name.to_owned() })
         }
     }

@@ -9,12 +9,12 @@ use kiln_sandbox::{Ended, PROC_CMDLINE, Program, StageRoot};
 
 use super::directories::Directories;
 use super::exception::Exceptions;
-use super::host_side::HostSide;
+use super::host_side::{HostSide, Trees};
 use super::output::Decoder;
 use super::{BuildTree, Context, RunError};
 use crate::event::{Event, Events, StageResult};
 use crate::manifest::json::{Json, Object};
-use crate::manifest::{Pipeline, Stage};
+use crate::manifest::{Manifest, Pipeline, Stage};
 
 /// How much is read from a stage at once.
 const CHUNK: usize = 32 * 1024;
@@ -29,6 +29,7 @@ const LEAST_ROOM: u64 = 64 * 1024;
 /// What a stage is run with, beside itself.
 pub(super) struct StageRun<'a> {
     pub(super) context: &'a Context<'a>,
+    pub(super) manifest: &'a Manifest,
     pub(super) pipeline: &'a Pipeline,
     pub(super) build: &'a BuildTree,
     /// The chosen runner's name.
@@ -61,7 +62,8 @@ impl StageRun<'_> {
             duration: Duration::ZERO,
         };
         let mut host = HostSide::default();
-        let ended = match host.open(stage, &context.modules, context.store, self.tree, &directories) {
+        let trees = Trees { manifest: self.manifest, store: context.store };
+        let ended = match host.open(stage, &context.modules, trees, self.tree, &directories) {
             Ok(told) => {
                 self.write_arguments(stage, told, &directories.arguments)?;
                 let (ended, output) = self.carry_out(stage, &directories, &exceptions)?;

@@ -47,7 +47,11 @@ impl Root {
     /// Makes the directory if need be, and everything that a cache consists of and that is missing in it;
     /// harmless to a cache in use.
     pub(super) fn open(path: PathBuf, hooks: Hooks) -> Result<Self, CacheError> {
-        std::fs::create_dir_all(&path).map_err(CacheError::io("create directory", &path))?;
+        match std::fs::create_dir_all(&path) {
+            // Something else has the name; opening it says so more clearly.
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
+            made => made.map_err(CacheError::io("create directory", &path))?,
+        }
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let directory = rustix::fs::openat(CWD, &path, flags, Mode::empty())
             .map_err(CacheError::io("open directory", &path))?;

@@ -52,7 +52,6 @@ impl ObjectStore {
         destination: &Path,
         options: ExportOptions,
     ) -> Result<Exported, ObjectError> {
-        let id = object.id().to_owned();
         if object.is_floating() && !options.no_preserve_owner {
             self.release(&object);
             match Arc::try_unwrap(object) {
@@ -66,7 +65,7 @@ impl ObjectStore {
         } else {
             object.export(destination, options, self.interrupt())?;
             if !object.is_floating() {
-                self.forget(&id);
+                self.release(&object);
             }
         }
         Ok(Exported::Copied)

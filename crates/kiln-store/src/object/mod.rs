@@ -37,6 +37,31 @@ const TREE: &str = "tree";
 const META: &str = "meta";
 const INFO: &str = "info";
 
+/// What an object is found by: its id and, if it matters, what it was made by.
+///
+/// An object whose recipe is another one is not found. One without a recipe (the reference writes none) is found by
+/// any.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Key<'a> {
+    /// The id.
+    pub id: &'a str,
+    /// The recipe; none means any.
+    pub recipe: Option<&'a str>,
+}
+
+impl<'a> From<&'a str> for Key<'a> {
+    fn from(id: &'a str) -> Self {
+        Self { id, recipe: None }
+    }
+}
+
+impl<'a> From<(&'a str, &'a str)> for Key<'a> {
+    /// An id and a recipe; an empty one means any.
+    fn from((id, recipe): (&'a str, &'a str)) -> Self {
+        Self { id, recipe: (!recipe.is_empty()).then_some(recipe) }
+    }
+}
+
 /// Whether the cache has an object after it was offered to it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
@@ -61,23 +86,29 @@ enum Home {
 #[derive(Debug)]
 pub struct Object {
     id: String,
+    /// What it was made by; of those in the cache nobody asks again.
+    recipe: Option<String>,
     tree: PathBuf,
     home: Home,
 }
 
 impl Object {
-    fn new(id: &str, home: Home) -> Self {
+    fn new(key: Key<'_>, home: Home) -> Self {
         let tree = match &home {
             Home::Cache(guard) => guard.data(),
             Home::Staging(entry) => entry.data(),
         }
         .join(TREE);
-        Self { id: id.to_owned(), tree, home }
+        Self { id: key.id.to_owned(), recipe: key.recipe.map(str::to_owned), tree, home }
     }
 
     /// Its id.
     pub fn id(&self) -> &str {
         &self.id
+    }
+
+    fn key(&self) -> Key<'_> {
+        Key { id: &self.id, recipe: self.recipe.as_deref() }
     }
 
     /// The tree, which nobody may change.

@@ -9,7 +9,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use serde_json::Value;
 
 use super::{
-    Home, INFO, META, Object, ObjectError, ObjectStore, Outcome, TREE, metadata_file, read_metadata,
+    Home, INFO, Key, META, Object, ObjectError, ObjectStore, Outcome, TREE, metadata_file, read_metadata,
 };
 use crate::cache::{Commit, Entry};
 use crate::tree;
@@ -22,6 +22,7 @@ const ROOT_MODE: u32 = 0o755;
 pub struct NewObject {
     store: ObjectStore,
     id: String,
+    recipe: Option<String>,
     entry: Entry,
     source_epoch: Option<i64>,
     created: i64,
@@ -31,7 +32,7 @@ pub struct NewObject {
 impl NewObject {
     pub(super) fn begin(
         store: ObjectStore,
-        id: &str,
+        key: Key<'_>,
         source_epoch: Option<i64>,
     ) -> Result<Self, ObjectError> {
         let entry = store.cache().stage()?;
@@ -47,7 +48,8 @@ impl NewObject {
         let info = metadata_file(&data, INFO);
         std::fs::write(&info, format!("{{\n  \"created\": {created}\n}}"))
             .map_err(ObjectError::io("write", &info))?;
-        Ok(Self { store, id: id.to_owned(), entry, source_epoch, created, tree })
+        let (id, recipe) = (key.id.to_owned(), key.recipe.map(str::to_owned));
+        Ok(Self { store, id, recipe, entry, source_epoch, created, tree })
     }
 
     /// Its id.
@@ -89,10 +91,11 @@ impl NewObject {
     }
 
     /// Offers a clone of what the object is now to the cache, under the id of its last stage.
-    pub fn checkpoint(&self, stage_id: &str) -> Result<Outcome, ObjectError> {
+    pub fn checkpoint<'a>(&self, stage: impl Into<Key<'a>>) -> Result<Outcome, ObjectError> {
+        let stage = stage.into();
         let cache = self.store.cache();
         self.finalise()?;
-        if cache.load(stage_id)?.is_some() {
+        if self.store.load(stage)?.is_some() {
             return Ok(Outcome::Exists);
         }
         let data = self.entry.data();
@@ -100,9 +103,12 @@ impl NewObject {
         if let Some(refusal) = cache.refusal(tree::measure(&data, self.store.interrupt())?) {
             return Ok(Outcome::Refused(refusal));
         }
-        let copy = cache.store()?;
+        let mut copy = cache.store()?;
+        if let Some(recipe) = stage.recipe {
+            copy.note_recipe(recipe);
+        }
         copy.fill_from(&data, self.store.interrupt())?;
-        Ok(match copy.commit(stage_id)? {
+        Ok(match copy.commit(stage.id)? {
             Commit::Kept(_) => Outcome::Kept,
             Commit::Exists(_) => Outcome::Exists,
             Commit::Refused(_, refusal) => Outcome::Refused(refusal),
@@ -112,13 +118,17 @@ impl NewObject {
     /// Finishes the object, and offers it to the cache if it is to be kept. It is usable in any case.
     pub fn finish(self, keep: bool) -> Result<(Arc<Object>, Outcome), ObjectError> {
         self.finalise()?;
-        let Self { store, id, entry, .. } = self;
+        let Self { store, id, recipe, mut entry, .. } = self;
+        let key = Key { id: &id, recipe: recipe.as_deref() };
+        if let Some(recipe) = key.recipe {
+            entry.note_recipe(recipe);
+        }
         let (home, outcome) = if keep {
             match entry.commit(&id)? {
                 Commit::Kept(guard) => (Home::Cache(guard), Outcome::Kept),
                 Commit::Refused(entry, refusal) => (Home::Staging(entry), Outcome::Refused(refusal)),
                 // The other one is as good, and one copy on disk is enough; unless it has just gone.
-                Commit::Exists(entry) => match store.cache().load(&id)? {
+                Commit::Exists(entry) => match store.load(key)? {
                     Some(guard) => (Home::Cache(guard), Outcome::Exists),
                     None => (Home::Staging(entry), Outcome::Exists),
                 },
@@ -126,7 +136,7 @@ impl NewObject {
         } else {
             (Home::Staging(entry), Outcome::NotAsked)
         };
-        let object = Arc::new(Object::new(&id, home));
+        let object = Arc::new(Object::new(key, home));
         // Also one that the cache keeps: this run must not lose it to an eviction.
         store.float(&object);
         Ok((object, outcome))

@@ -3,10 +3,10 @@
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::{Home, NewObject, Object, ObjectError};
-use crate::cache::{BuildLock, Cache, CacheOptions, MaximumSize, TemporaryDirectory};
+use super::{Home, Key, NewObject, Object, ObjectError};
+use crate::cache::{BuildLock, Cache, CacheOptions, LoadGuard, MaximumSize, TemporaryDirectory};
 
 /// How an object store is opened.
 #[derive(Clone, Debug, Default)]
@@ -26,7 +26,8 @@ pub struct ObjectStore {
 #[derive(Debug)]
 struct Shared {
     cache: Arc<Cache>,
-    floating: Mutex<HashMap<String, Arc<Object>>>,
+    /// By id; of one id there may be several that were made in different ways.
+    floating: Mutex<HashMap<String, Vec<Arc<Object>>>>,
     interrupt: Arc<AtomicBool>,
 }
 
@@ -48,24 +49,37 @@ impl ObjectStore {
         Ok(self.shared.cache.set_maximum_size(maximum)?)
     }
 
-    /// Whether there is an object of an id, floating or in the cache. It may be evicted at any time unless it
+    /// Whether there is such an object, floating or in the cache. It may be evicted at any time unless it
     /// is held: ask with [`get`](Self::get) for what is needed.
-    pub fn contains(&self, id: &str) -> Result<bool, ObjectError> {
-        Ok(self.floating().contains_key(id) || self.shared.cache.load(id)?.is_some())
+    pub fn contains<'a>(&self, key: impl Into<Key<'a>>) -> Result<bool, ObjectError> {
+        let key = key.into();
+        Ok(self.find_floating(key).is_some() || self.load(key)?.is_some())
     }
 
     /// Finds an object and holds it.
-    pub fn get(&self, id: &str) -> Result<Option<Arc<Object>>, ObjectError> {
-        if let Some(object) = self.floating().get(id) {
-            return Ok(Some(Arc::clone(object)));
+    pub fn get<'a>(&self, key: impl Into<Key<'a>>) -> Result<Option<Arc<Object>>, ObjectError> {
+        let key = key.into();
+        if let Some(object) = self.find_floating(key) {
+            return Ok(Some(object));
         }
-        let loaded = self.shared.cache.load(id)?;
-        Ok(loaded.map(|guard| Arc::new(Object::new(id, Home::Cache(guard)))))
+        Ok(self.load(key)?.map(|guard| Arc::new(Object::new(key, Home::Cache(guard)))))
+    }
+
+    /// Finds an entry in the cache and holds it.
+    pub(super) fn load(&self, key: Key<'_>) -> Result<Option<LoadGuard>, ObjectError> {
+        Ok(match key.recipe {
+            Some(recipe) => self.shared.cache.load_made_by(key.id, recipe)?,
+            None => self.shared.cache.load(key.id)?,
+        })
     }
 
     /// Begins an object with an empty tree. With a source epoch (in seconds), finishing it clamps its times.
-    pub fn new_object(&self, id: &str, source_epoch: Option<i64>) -> Result<NewObject, ObjectError> {
-        NewObject::begin(self.clone(), id, source_epoch)
+    pub fn new_object<'a>(
+        &self,
+        key: impl Into<Key<'a>>,
+        source_epoch: Option<i64>,
+    ) -> Result<NewObject, ObjectError> {
+        NewObject::begin(self.clone(), key.into(), source_epoch)
     }
 
     /// Waits for the right to build an object. Look for it again afterwards: somebody may have built it.
@@ -92,9 +106,8 @@ impl ObjectStore {
 
     /// Takes back this run's own hold on an object.
     pub(super) fn release(&self, object: &Arc<Object>) {
-        let mut floating = self.floating();
-        if floating.get(&object.id).is_some_and(|known| Arc::ptr_eq(known, object)) {
-            floating.remove(&object.id);
+        if let Some(known) = self.floating().get_mut(&object.id) {
+            known.retain(|known| !Arc::ptr_eq(known, object));
         }
     }
 
@@ -104,11 +117,23 @@ impl ObjectStore {
 
     /// Makes an object known to this run.
     pub(super) fn float(&self, object: &Arc<Object>) {
-        let replaced = self.floating().insert(object.id.clone(), Arc::clone(object));
+        let mut floating = self.floating();
+        let same_id = floating.entry(object.id.clone()).or_default();
+        let replaced = same_id.iter().position(|known| known.recipe == object.recipe);
+        let replaced = replaced.map(|index| same_id.swap_remove(index));
+        same_id.push(Arc::clone(object));
+        drop(floating);
+        // Dropped after the lock is released: removing a tree takes time.
         drop(replaced);
     }
 
-    fn floating(&self) -> std::sync::MutexGuard<'_, HashMap<String, Arc<Object>>> {
+    fn find_floating(&self, key: Key<'_>) -> Option<Arc<Object>> {
+        let floating = self.floating();
+        let same_id = floating.get(key.id)?.iter();
+        same_id.rev().find(|object| key.recipe.is_none() || object.key().recipe == key.recipe).cloned()
+    }
+
+    fn floating(&self) -> MutexGuard<'_, HashMap<String, Vec<Arc<Object>>>> {
         self.shared.floating.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -174,3 +174,59 @@ fn root_exports_are_copies_or_moves() {
     );
     assert!(store.contains("merged").expect("contains"));
 }
+
+#[test]
+fn an_object_of_another_recipe_is_a_miss_and_replaced() {
+    let scratch = scratch();
+    let store = open(scratch.path(), MaximumSize::Unlimited);
+    let make = |recipe: &str, content: &str| {
+        let new = store.new_object(("a1", recipe), None).expect("new");
+        fs::write(new.tree().join("file"), content).expect("file");
+        new.finish(true).expect("finish")
+    };
+    let (first, outcome) = make("one", "first");
+    assert_eq!(outcome, Outcome::Kept);
+    let finds = |store: &ObjectStore, recipe: &str| store.contains(("a1", recipe)).expect("contains");
+    assert!(finds(&store, "one") && !finds(&store, "two") && store.contains("a1").expect("contains"));
+
+    // While somebody holds the first, the second floats, and each is found by its own recipe.
+    let (second, outcome) = make("two", "second");
+    assert_eq!(outcome, Outcome::Refused(Refusal::InUse));
+    for (recipe, content) in [("one", "first"), ("two", "second")] {
+        let found = store.get(("a1", recipe)).expect("get").expect("there");
+        assert_eq!(fs::read_to_string(found.tree().join("file")).expect("file"), content);
+    }
+    drop((first, second, store));
+
+    let store = open(scratch.path(), MaximumSize::Unlimited);
+    assert!(finds(&store, "one") && !finds(&store, "two"));
+    let new = store.new_object(("a1", "two"), None).expect("new");
+    fs::write(new.tree().join("file"), "second").expect("file");
+    let (object, outcome) = new.finish(true).expect("finish");
+    assert_eq!(outcome, Outcome::Kept);
+    assert!(object.tree().starts_with(scratch.path().join("objects/a1")));
+    drop((object, store));
+    let store = open(scratch.path(), MaximumSize::Unlimited);
+    assert!(!finds(&store, "one") && finds(&store, "two"));
+    let found = store.get(("a1", "two")).expect("get").expect("there");
+    assert_eq!(fs::read_to_string(found.tree().join("file")).expect("file"), "second");
+    let sizes = [
+        store.cache().size().expect("size"),
+        kiln_store::tree::measure(&scratch.path().join("objects/a1/data"), &GO_ON).expect("measure"),
+    ];
+    assert_eq!(sizes[0], sizes[1], "the bytes of the first were given back");
+    assert_eq!(fs::read_dir(scratch.path().join("objects")).expect("list").count(), 1);
+    assert_eq!(fs::read_dir(scratch.path().join("stage")).expect("list").count(), 0);
+}
+
+#[test]
+fn an_object_without_a_recipe_is_taken_as_it_is() {
+    let scratch = scratch();
+    let store = open(scratch.path(), MaximumSize::Unlimited);
+    drop(store.new_object("a1", None).expect("new").finish(true).expect("finish"));
+    drop(store);
+    let store = open(scratch.path(), MaximumSize::Unlimited);
+    assert!(store.get(("a1", "any")).expect("get").is_some());
+    let (_, outcome) = store.new_object(("a1", "any"), None).expect("new").finish(true).expect("finish");
+    assert_eq!(outcome, Outcome::Exists);
+}

@@ -6,6 +6,7 @@ use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use kiln_engine::manifest::{Loaded, load};
+use kiln_engine::{recipe, runner};
 use kiln_modules::MODULES;
 use kiln_resolve::{Definition, Format, Progress, Refresh, Resolution, ResolveError, Resolver, resolve};
 
@@ -77,7 +78,8 @@ impl Input {
 
     /// Loads a manifest and, if asked to, checks the options of all modules.
     pub(crate) fn load(&self, text: &str, validate: bool) -> CliResult<Loaded> {
-        let loaded = load(text).map_err(|error| manifest_error(&self.name, text, &error))?;
+        let mut loaded = load(text).map_err(|error| manifest_error(&self.name, text, &error))?;
+        recipe::assign(&mut loaded.manifest, kiln_modules::CODE, &runner::request_of(Path::new("/")));
         if validate {
             let findings =
                 kiln_engine::manifest::validate::validate(&loaded.document, &loaded.manifest, &MODULES);

@@ -13,7 +13,7 @@ use kiln_engine::event::Event;
 use kiln_engine::manifest::{Format, Manifest, describe, load};
 use kiln_engine::plan::{Request, plan};
 use kiln_engine::run::{Checkpoints, Context, Outcome, StoreView, run as carry_out};
-use kiln_engine::{manifest, runner};
+use kiln_engine::{manifest, recipe, runner};
 use kiln_modules::MODULES;
 use kiln_store::cache::MaximumSize;
 use kiln_store::object::ObjectStore;
@@ -93,7 +93,10 @@ fn run(arguments: &Arguments) -> CliResult<ExitCode> {
         Err(error)
     };
     let loaded = match load(&input.text) {
-        Ok(loaded) => loaded,
+        Ok(mut loaded) => {
+            recipe::assign(&mut loaded.manifest, kiln_modules::CODE, &runner::request_of(Path::new("/")));
+            loaded
+        }
         Err(error) => {
             let shown = manifest_error(&input.name, &input.text, &error);
             return match error {

@@ -234,7 +234,7 @@ fn root_cache_not_usable() {
     assert_shown!(world, world.build(&good("a"), &["--export", "tree"]), @r#"
     exit code 3
     --- stderr
-    error: cannot create directory `[DIR]/cache/objects`: Not a directory (os error 20)
+    error: cannot open directory `[DIR]/cache`: Not a directory (os error 20)
       cache: [DIR]/cache
     hint: choose another directory with `--cache`
     "#);
