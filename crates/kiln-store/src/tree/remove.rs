@@ -41,7 +41,11 @@ pub fn remove(path: &Path, interrupt: &AtomicBool) -> Result<(), TreeError> {
     // A mount on the root itself is as foreign as one below it.
     match open_directory(&parent, &name) {
         Err(Errno::XDEV) => return Err(TreeError::MountPoint { path: path.to_owned() }),
-        _ => walk(root, path, &Remove, interrupt)?,
+        _ => {
+            // Best effort: it only decides who removes what.
+            let group_bits = kiln_sys::xfs::group_bits(&root).ok().flatten();
+            walk(root, path, &Remove { group_bits }, interrupt)?;
+        }
     }
     remove_directory(&parent, &name, Parent::Foreign).map_err(fail("remove directory", path))
 }
@@ -54,7 +58,9 @@ enum Parent {
     Foreign,
 }
 
-struct Remove;
+struct Remove {
+    group_bits: Option<u32>,
+}
 
 impl Visit for Remove {
     type Dir = ();
@@ -77,6 +83,10 @@ impl Visit for Remove {
 
     fn open_again(&self, parent: &OwnedFd, name: &CStr, error: Errno) -> Result<OwnedFd, Errno> {
         loosen(parent, name, error)
+    }
+
+    fn group_bits(&self) -> Option<u32> {
+        self.group_bits
     }
 }
 
