@@ -1,8 +1,8 @@
 //! Verifying a cache: everything that can be recomputed is, and compared with what the cache says.
 //!
 //! - Structure: the files that a cache consists of; nothing else among them; what dead processes left.
-//! - Objects: what commits them is whole; their trees take what they were accounted with, because nothing changes after a
-//!   commit; metadata is JSON; the recipe is one.
+//! - Objects: what commits them is whole; their trees take about what they are accounted with (file systems allocate some
+//!   of it later, and copies of a cache differ); metadata is JSON; the recipe is one.
 //! - Accounting: `cache.size` is the sum of what all entries are accounted with ([`super::journal`]).
 //! - Downloads: files have the checksum that is their name. Of other types of content only the structure is looked at.
 //!

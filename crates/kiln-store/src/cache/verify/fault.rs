@@ -51,7 +51,7 @@ pub enum Fault {
     Recipe,
     /// An object was not on the disk when the machine stopped.
     Unflushed,
-    /// A tree takes another number of bytes than when it was committed.
+    /// A tree takes another number of bytes than it is accounted with.
     Changed {
         /// What it is accounted with.
         accounted: u64,
@@ -87,6 +87,8 @@ pub enum Remedy {
     RemoveDownload,
     /// It is removed.
     Remove,
+    /// The object is accounted with what it takes.
+    Account,
     /// Everything is counted again.
     Count,
     /// Nothing: somebody must look at it.
@@ -136,8 +138,8 @@ impl Fault {
             | Self::NoSize
             | Self::Recipe
             | Self::Unflushed
-            | Self::Changed { .. }
             | Self::Metadata => Remedy::RemoveObject,
+            Self::Changed { .. } => Remedy::Account,
             Self::Leftover => Remedy::Remove,
             Self::NoFile | Self::Checksum { .. } => Remedy::RemoveDownload,
         }
@@ -171,7 +173,7 @@ impl fmt::Display for Fault {
             Self::Recipe => formatter.write_str("its recipe is not a hexadecimal digest"),
             Self::Unflushed => formatter.write_str("the machine stopped before all of it was on the disk"),
             Self::Changed { accounted, measured } => {
-                write!(formatter, "it took {accounted} bytes when it was committed, and takes {measured} now")
+                write!(formatter, "it is accounted with {accounted} bytes, and takes {measured}")
             }
             Self::Metadata => formatter.write_str("metadata that is not JSON"),
             Self::Leftover => formatter.write_str("a process that has died left it"),
@@ -190,6 +192,7 @@ impl fmt::Display for Remedy {
             Self::RemoveObject => "removes the object, which will be built again",
             Self::RemoveDownload => "removes it, and it will be fetched again",
             Self::Remove => "removes it",
+            Self::Account => "accounts it with what it takes",
             Self::Count => "counts again",
             Self::Leave => "leaves it: look at it yourself",
         })

@@ -6,9 +6,10 @@ use std::sync::Arc;
 use super::{Fault, Remedy, Repair, VerifyReport};
 use crate::cache::downloads::{COUNTED, Evictor};
 use crate::cache::evict::{Burial, last_use};
+use crate::cache::info::{SIZE, parse_info};
 use crate::cache::inspect::present;
 use crate::cache::reclaim::COUNT;
-use crate::cache::{CACHE_SIZE, Cache, CacheError, OBJECT_INFO, OBJECT_LOCK, OBJECTS};
+use crate::cache::{CACHE_SIZE, Cache, CacheError, OBJECT_INFO, OBJECT_LOCK, OBJECTS, TEMPORARY, json, name};
 
 impl Cache {
     /// Does something about all findings that nothing was done about yet.
@@ -21,7 +22,9 @@ impl Cache {
                 Remedy::RemoveDownload => remove_download(&evictor, &finding.path)?,
                 Remedy::Leave => Repair::Left,
                 // By what follows.
-                Remedy::Rewrite | Remedy::StartAgain | Remedy::Remove | Remedy::Count => continue,
+                Remedy::Rewrite | Remedy::StartAgain | Remedy::Remove | Remedy::Account | Remedy::Count => {
+                    continue;
+                }
             };
         }
         drop(evictor);
@@ -40,7 +43,14 @@ impl Cache {
         let alone = self.alone()?;
         let is_alone = alone.is_some();
         let grave = if is_alone {
+            // First: whoever finds it would believe that nothing has to be counted.
             forget(&self.directory().join(COUNT))?;
+            for finding in &mut report.findings {
+                if let (Fault::Changed { measured, .. }, Repair::NotAsked) = (&finding.fault, finding.outcome)
+                {
+                    finding.outcome = self.account_again(&finding.path, *measured)?;
+                }
+            }
             let grave = self.recover()?;
             // What is no number is taken for the right one, and would stay.
             if report.findings.iter().any(|finding| finding.fault == Fault::Size) {
@@ -100,6 +110,20 @@ impl Cache {
             None => true,
         };
         Ok(if taken { Repair::Done } else { Repair::InUse })
+    }
+}
+
+impl Cache {
+    /// Notes with an object what it takes. Nobody else has the cache open; they count again afterwards.
+    fn account_again(&self, object: &Path, measured: u64) -> Result<Repair, CacheError> {
+        let path = object.join(OBJECT_INFO);
+        let Some(text) = present(std::fs::read(&path), "read", &path)? else { return Ok(Repair::Done) };
+        let Some(mut info) = parse_info(&text) else { return Ok(Repair::Left) };
+        info.insert(SIZE.to_owned(), measured.into());
+        let new = self.directory().join(TEMPORARY).join(format!("kiln.{OBJECT_INFO}-{}", name::random()?));
+        std::fs::write(&new, json::dump(&info)).map_err(CacheError::io("write", &new))?;
+        std::fs::rename(&new, &path).map_err(CacheError::io("replace", &path))?;
+        Ok(Repair::Done)
     }
 }
 
