@@ -19,7 +19,7 @@ use kiln_store::cache::MaximumSize;
 use kiln_store::object::ObjectStore;
 
 use super::input::Input;
-use super::{build, inspect, plan as plan_command, session};
+use super::{build, inspect, plan as plan_command, session, size};
 use crate::error::{CliError, CliResult, Kind, findings_error, manifest_error};
 use crate::present::{self, print, say};
 use crate::{settings, signals};
@@ -38,7 +38,7 @@ struct Arguments {
     #[arg(long, alias = "store", value_name = "DIRECTORY", default_value = ".osbuild")]
     cache: PathBuf,
     /// Most that the cache may hold: bytes, or with a unit, or `unlimited`
-    #[arg(long, value_name = "SIZE", value_parser = build::parse_size)]
+    #[arg(long, value_name = "SIZE", value_parser = size::parse_limit)]
     cache_max_size: Option<MaximumSize>,
     /// Stage to keep in the cache: pipeline name, stage id or stage name, as shell patterns (repeat)
     #[arg(long, value_name = "ID")]
