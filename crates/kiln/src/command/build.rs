@@ -15,6 +15,7 @@ use kiln_store::cache::MaximumSize;
 use super::input::{Input, Resolving};
 use super::plan;
 use super::session::{self, CacheArguments};
+use super::size::parse_limit;
 use crate::error::{CliError, CliResult, Kind, chain};
 use crate::present::{self, Presenter, ProgressMode, print};
 use crate::{settings, signals};
@@ -47,7 +48,7 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "GLOB")]
     checkpoint: Vec<String>,
     /// Most that the cache may hold: bytes, or with a unit as `20GiB`, or `unlimited`
-    #[arg(long, value_name = "SIZE", value_parser = parse_size)]
+    #[arg(long, value_name = "SIZE", value_parser = parse_limit)]
     cache_max_size: Option<MaximumSize>,
     /// Print the result as JSON
     #[arg(long)]
@@ -195,33 +196,4 @@ fn at_least_one(text: &str) -> Result<usize, String> {
         Ok(0) | Err(_) => Err("expected a whole number, at least 1".to_owned()),
         Ok(number) => Ok(number),
     }
-}
-
-/// Parses a size as the reference does: bytes, or a number with `kB`, `KiB`, … `TB`, `TiB`, or `unlimited`.
-pub(crate) fn parse_size(text: &str) -> Result<MaximumSize, String> {
-    const UNITS: [(&str, u64); 9] = [
-        ("KiB", 1 << 10),
-        ("MiB", 1 << 20),
-        ("GiB", 1 << 30),
-        ("TiB", 1 << 40),
-        ("kB", 1000),
-        ("MB", 1_000_000),
-        ("GB", 1_000_000_000),
-        ("TB", 1_000_000_000_000),
-        ("", 1),
-    ];
-    if text == "unlimited" {
-        return Ok(MaximumSize::Unlimited);
-    }
-    UNITS
-        .iter()
-        .find_map(|(unit, factor)| {
-            let number = text.strip_suffix(unit)?.trim();
-            let digits = !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit());
-            digits.then(|| number.parse::<u64>().ok()?.checked_mul(*factor))?
-        })
-        .map(MaximumSize::Bytes)
-        .ok_or_else(|| {
-            "expected bytes, a number with kB, KiB, MB, MiB, GB, GiB, TB or TiB, or `unlimited`".to_owned()
-        })
 }

@@ -1,6 +1,7 @@
 //! The `kiln` command line: one file for each command.
 
 mod build;
+mod cache;
 mod input;
 mod inspect;
 mod modules;
@@ -8,6 +9,7 @@ pub(crate) mod osbuild;
 mod plan;
 mod resolve;
 mod session;
+mod size;
 mod tree;
 
 use std::ffi::OsString;
@@ -37,6 +39,8 @@ struct Arguments {
 enum Command {
     /// Build a manifest or a definition and export the results
     Build(build::Arguments),
+    /// Look at the cache, prune it, verify it
+    Cache(cache::Arguments),
     /// Show what a build would fetch, build and use from the cache, and why
     Plan(plan::Arguments),
     /// Print a manifest with all its ids
@@ -57,6 +61,7 @@ pub(crate) fn main(arguments: Vec<OsString>) -> ExitCode {
     };
     finish(match arguments.command {
         Command::Build(arguments) => build::run(&arguments),
+        Command::Cache(arguments) => cache::run(&arguments),
         Command::Plan(arguments) => plan::run(&arguments),
         Command::Inspect(arguments) => inspect::run(&arguments),
         Command::Modules(arguments) => modules::run(&arguments),

@@ -6,6 +6,7 @@ mod json;
 mod plain;
 mod progress;
 mod summary;
+mod table;
 
 use std::fmt;
 use std::io::Write as _;
@@ -17,6 +18,7 @@ pub(crate) use json::{result1, result2};
 pub(crate) use plain::Plain;
 pub(crate) use progress::Progress;
 pub(crate) use summary::{MAKE_ROOM, failure, summary};
+pub(crate) use table::{Side, ago, entries, table};
 
 /// How progress is shown.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
