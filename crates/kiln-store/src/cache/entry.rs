@@ -17,6 +17,7 @@ use super::hooks::Point;
 use super::info::{BOOT, SIZE};
 use super::journal::GONE;
 use super::load::LoadGuard;
+use super::room::DiskFull;
 use super::{
     Cache, CacheError, DATA, MaximumSize, OBJECT_INFO, OBJECT_LOCK, OBJECTS, STAGE, UNINTERRUPTED, json, name,
 };
@@ -42,6 +43,8 @@ pub enum Refusal {
         /// The limit in bytes.
         maximum: u64,
     },
+    /// There is too little room on the disk.
+    DiskFull(DiskFull),
     /// The cache has an entry of this name that was made by another recipe, and it is in use.
     InUse,
     /// The cache has a layout of another version.
@@ -62,6 +65,7 @@ impl fmt::Display for Refusal {
                 formatter,
                 "there is no room for its {size} bytes because what the cache holds is in use; its maximum size: {maximum}"
             ),
+            Self::DiskFull(full) => full.fmt(formatter),
             Self::InUse => {
                 write!(formatter, "an older one, made in another way, is in use by another build")
             }
@@ -184,6 +188,10 @@ impl Entry {
         name::check(name)?;
         if let Some(refusal) = self.cache.refusal(size) {
             return Ok(Commit::Refused(self, refusal));
+        }
+        // It is there already; whether it may stay is the question.
+        if let Some(full) = self.cache.make_free(0)? {
+            return Ok(Commit::Refused(self, Refusal::DiskFull(full)));
         }
         match self.try_commit(name, size) {
             Ok(Tried::Kept) => self.kept(name).map(Commit::Kept),

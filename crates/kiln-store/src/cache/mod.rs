@@ -47,13 +47,14 @@ mod load;
 mod name;
 mod prune;
 mod reclaim;
+mod room;
 mod size;
 mod temporary;
 mod verify;
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use kiln_sys::lock::Kind;
@@ -69,6 +70,7 @@ pub use info::MaximumSize;
 pub use inspect::{EntryKind, Listed, Overview, Place, Progress, Usage, UsageReport};
 pub use load::LoadGuard;
 pub use prune::{KeptBecause, PruneOptions, PruneReport, PruneTarget, Pruned};
+pub use room::DiskFull;
 pub use temporary::TemporaryDirectory;
 pub use verify::{Fault, Finding, Remedy, Repair, Unchecked, VerifyReport, verify};
 
@@ -130,6 +132,8 @@ pub struct Cache {
     boot_id: String,
     info: Mutex<Info>,
     options: CacheOptions,
+    /// Bytes of the file system that have to stay free.
+    minimum_free: AtomicU64,
     /// Ends slow work that nobody waits for.
     stop: Arc<AtomicBool>,
     lock: File,
@@ -151,6 +155,7 @@ impl Cache {
             boot_id,
             info: Mutex::new(info),
             options,
+            minimum_free: AtomicU64::new(0),
             stop: Arc::default(),
             lock,
         });
@@ -170,6 +175,7 @@ impl Cache {
             boot_id: self.boot_id.clone(),
             info: Mutex::new(self.info()),
             options: self.options.clone(),
+            minimum_free: AtomicU64::new(self.minimum_free.load(Ordering::Relaxed)),
             stop: Arc::default(),
             lock: self.lock.try_clone().map_err(self.root.failed("lock", CACHE_LOCK))?,
         })

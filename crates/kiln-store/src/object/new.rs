@@ -11,7 +11,7 @@ use serde_json::Value;
 use super::{
     Home, INFO, Key, META, Object, ObjectError, ObjectStore, Outcome, TREE, metadata_file, read_metadata,
 };
-use crate::cache::{Commit, Entry};
+use crate::cache::{Commit, Entry, Refusal};
 use crate::tree;
 
 /// The mode of a new tree's root, whatever the umask.
@@ -100,8 +100,12 @@ impl NewObject {
         }
         let data = self.entry.data();
         // Copying takes time, and whether the copy will be kept can be known before, mostly.
-        if let Some(refusal) = cache.refusal(tree::measure(&data, self.store.interrupt())?) {
+        let size = tree::measure(&data, self.store.interrupt())?;
+        if let Some(refusal) = cache.refusal(size) {
             return Ok(Outcome::Refused(refusal));
+        }
+        if let Some(full) = cache.make_free(size)? {
+            return Ok(Outcome::Refused(Refusal::DiskFull(full)));
         }
         let mut copy = cache.store()?;
         if let Some(recipe) = stage.recipe {

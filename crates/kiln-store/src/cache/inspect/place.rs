@@ -20,11 +20,15 @@ pub struct Place {
 impl Place {
     /// Looks at the file system of a directory.
     pub fn of(directory: &Path) -> Result<Self, CacheError> {
+        Ok(Self { kind: kind(directory), ..Self::room(directory)? })
+    }
+
+    /// Looks at the room only, not at the type.
+    pub(in crate::cache) fn room(directory: &Path) -> Result<Self, CacheError> {
         let volume = rustix::fs::statvfs(directory)
             .map_err(CacheError::io("look at the file system of", directory))?;
         let bytes = |blocks: u64| blocks.saturating_mul(volume.f_frsize);
-        let kind = kind(directory);
-        Ok(Self { kind, size: bytes(volume.f_blocks), free: bytes(volume.f_bavail) })
+        Ok(Self { kind: None, size: bytes(volume.f_blocks), free: bytes(volume.f_bavail) })
     }
 }
 
