@@ -38,30 +38,40 @@ pub(crate) fn failed(step: &str, command: &Command, status: String) -> Error {
 
 /// Builds the program in release mode and says where it is.
 pub(crate) fn build_kiln() -> Result<PathBuf, Error> {
+    build("kiln", "bin", "kiln", &[])
+}
+
+/// Builds an example of a crate in release mode and says where it is.
+pub(crate) fn build_example(package: &str, name: &str) -> Result<PathBuf, Error> {
+    build(package, "example", name, &["--example", name])
+}
+
+fn build(package: &str, kind: &str, name: &str, arguments: &[&str]) -> Result<PathBuf, Error> {
     let mut command =
-        cargo(&["build", "--release", "--package", "kiln", "--message-format", "json-render-diagnostics"]);
+        cargo(&["build", "--release", "--package", package, "--message-format", "json-render-diagnostics"]);
+    command.args(arguments);
     command.stdout(Stdio::piped());
-    let step = "building `kiln`";
+    let step = &format!("building `{name}`");
     let mut child = command.spawn().map_err(|error| failed(step, &command, error.to_string()))?;
     let mut executable = None;
     if let Some(stdout) = child.stdout.take() {
         for line in BufReader::new(stdout).lines().map_while(Result::ok) {
-            executable = executable_of(&line, "kiln").or(executable);
+            executable = executable_of(&line, kind, name).or(executable);
         }
     }
     let status = child.wait().map_err(|error| failed(step, &command, error.to_string()))?;
     if !status.success() {
         return Err(failed(step, &command, describe(status)));
     }
-    executable.ok_or_else(|| Error::Missing("cargo built no program `kiln`".to_owned()))
+    executable.ok_or_else(|| Error::Missing(format!("cargo built no program `{name}`")))
 }
 
 /// The path of a program in one of cargo's messages.
-fn executable_of(message: &str, name: &str) -> Option<PathBuf> {
+fn executable_of(message: &str, kind: &str, name: &str) -> Option<PathBuf> {
     let message: Value = serde_json::from_str(message).ok()?;
     let target = &message["target"];
-    let is_program = target["kind"].as_array()?.iter().any(|kind| kind == "bin");
-    (is_program && target["name"] == name).then(|| message["executable"].as_str().map(PathBuf::from))?
+    let is_it = target["kind"].as_array()?.iter().any(|found| found == kind);
+    (is_it && target["name"] == name).then(|| message["executable"].as_str().map(PathBuf::from))?
 }
 
 #[cfg(test)]
@@ -86,7 +96,11 @@ mod tests {
             (r#"{"reason":"build-finished","success":true}"#, false),
             ("not JSON", false),
         ] {
-            assert_eq!(executable_of(message, "kiln"), found.then(|| PathBuf::from("/t/kiln")), "{message}");
+            assert_eq!(
+                executable_of(message, "bin", "kiln"),
+                found.then(|| PathBuf::from("/t/kiln")),
+                "{message}"
+            );
         }
     }
 }

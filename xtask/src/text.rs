@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-/// A duration: `1 min 05 s`, `12.3 s`, `45 ms`, `3.4 ms`, `180 µs`.
+/// A duration: `1 min 05 s`, `12.3 s`, `45 ms`, `3.4 ms`, `180 µs`, `6.2 µs`.
 pub(crate) fn duration(duration: Duration) -> String {
     let seconds = duration.as_secs_f64();
     match seconds {
@@ -10,7 +10,8 @@ pub(crate) fn duration(duration: Duration) -> String {
         1.0.. => format!("{seconds:.1} s"),
         0.01.. => format!("{:.0} ms", seconds * 1e3),
         0.001.. => format!("{:.1} ms", seconds * 1e3),
-        _ => format!("{:.0} µs", seconds * 1e6),
+        0.000_01.. => format!("{:.0} µs", seconds * 1e6),
+        _ => format!("{:.1} µs", seconds * 1e6),
     }
 }
 
@@ -38,6 +39,7 @@ mod tests {
     #[test]
     fn durations_have_a_fitting_unit() {
         for (micros, text) in [
+            (9, "9.0 µs"),
             (180, "180 µs"),
             (3_400, "3.4 ms"),
             (45_000, "45 ms"),

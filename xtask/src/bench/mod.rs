@@ -6,6 +6,7 @@
 //!
 //! The reference is an osbuild checkout: `--reference DIRECTORY` or `KILN_REFERENCE`; without one its column is empty.
 
+mod cache;
 mod demo;
 mod disk;
 mod load;
@@ -61,6 +62,8 @@ enum Case {
     Stage,
     /// Loading large manifests to ids
     Load,
+    /// Loads, stores, and pruning in an open cache
+    Cache,
     /// A build with everything cached
     Cached,
     /// A root tree from packages, against mmdebstrap
@@ -102,6 +105,9 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Error> {
     }
     if wanted(Case::Load) {
         rows.extend(load::measure(&context)?);
+    }
+    if wanted(Case::Cache) {
+        rows.extend(cache::measure(&context)?);
     }
     if [Case::Cached, Case::Tree, Case::Disk, Case::Memory].into_iter().any(wanted) {
         let demo = Demo::prepare(&context)?;

@@ -29,6 +29,11 @@ impl Programs {
         self.reference.is_some()
     }
 
+    /// The reference's checkout.
+    pub(super) fn checkout(&self) -> Option<&Path> {
+        self.reference.as_deref()
+    }
+
     /// A command of Kiln.
     pub(super) fn kiln(&self, verb: &str) -> Command {
         let mut command = Command::new(&self.kiln);

@@ -220,6 +220,9 @@ fn entries(directory: &Path, names: &[&str]) {
     cache.flush().expect("flush");
 }
 
+/// An entry without a name, files in it, and the bytes it is accounted with.
+type Left<'a> = (&'a str, &'a [(&'a str, String)], u64);
+
 /// Leaves what processes leave that die: one of each kind, accounted as it must be.
 fn leftovers(directory: &Path) {
     let at = |path: &str| directory.join(path);
@@ -231,7 +234,7 @@ fn leftovers(directory: &Path) {
     let info = |bytes: u64| format!(r#"{{"creation-boot-id": "0", "size": {bytes}}}"#);
     let mut accounted: u64 = fs::read_to_string(at("cache.size")).expect("size").parse().expect("a number");
     // Each with content, a lock, and the files that say how far it got.
-    let entries: [(&str, &[(&str, String)], u64); 8] = [
+    let entries: [Left<'_>; 8] = [
         ("stage/uuid-1", &[], 0),
         ("stage/uuid-2", &[("object.info", info(1000)), ("cache.size.more", String::new())], 0),
         ("objects/uuid-3", &[("object.info", info(2000))], 2000),
