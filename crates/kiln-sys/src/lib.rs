@@ -2,6 +2,7 @@
 //!
 //! This is the only crate in which `unsafe` is allowed; each use has a `SAFETY` note.
 //!
+//! - [`btrfs`]: subvolumes: directories that are copied and removed in one step.
 //! - [`chroot`]: a thread with mounts of its own, and children with another root.
 //! - [`command`]: the one way to run a child process.
 //! - [`extents`]: where files are on their disk, and which of them share it.
@@ -18,6 +19,7 @@
 //! - [`trace`]: child processes that stop at each system call, for tests.
 //! - [`xfs`]: how XFS divides its space.
 
+pub mod btrfs;
 pub mod chroot;
 pub mod command;
 pub mod extents;

@@ -2,6 +2,7 @@
 
 use std::ffi::{CStr, CString};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{CWD, Mode, OFlags, ResolveFlags};
@@ -31,6 +32,19 @@ pub(super) fn open_directory(parent: impl AsFd, name: &CStr) -> Result<OwnedFd, 
         Err(Errno::PERM) => rustix::fs::openat2(&parent, name, flags, Mode::empty(), resolve),
         other => other,
     }
+}
+
+/// Opens the directory that a path is in, and says by which name.
+pub(super) fn parent_and_name(path: &Path) -> Result<(OwnedFd, CString), Errno> {
+    let name = path.file_name().ok_or(Errno::INVAL)?;
+    let parent = match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    };
+    // Not `O_PATH`: the flags of the parent may have to be cleared.
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let parent = rustix::fs::openat(CWD, parent, flags, Mode::empty())?;
+    Ok((parent, CString::new(name.as_bytes()).map_err(|_| Errno::INVAL)?))
 }
 
 /// Opens a directory below a root by a path of any length, following no link.

@@ -6,8 +6,10 @@
 //! the root the operation fails with [`TreeError::MountPoint`] and leaves what is mounted there alone.
 //!
 //! - [`copy()`]: clones a tree with everything that root may set.
+//! - [`create_root()`] and [`clone_root()`]: roots that are copied and removed in one step where there are subvolumes.
 //! - [`remove()`]: removes it, whatever flags are in the way.
 //! - [`measure()`]: what it takes on disk. [`clamp()`]: sets new times back to a source epoch.
+//!   [`clamp_and_measure()`]: both in one walk.
 //! - [`compare()`] and [`digest()`]: two trees, or one, in every respect.
 
 mod attributes;
@@ -22,9 +24,11 @@ mod error;
 mod escape;
 mod handle;
 mod measure;
+mod mounts;
 mod node;
 mod pool;
 mod remove;
+mod root;
 mod scan;
 mod walk;
 
@@ -35,3 +39,4 @@ pub use digest::digest;
 pub use error::TreeError;
 pub use measure::measure;
 pub use remove::remove;
+pub use root::{clone_root, create_root};

@@ -1,23 +1,25 @@
 //! Removing a tree, whatever is in the way.
 
-use std::ffi::{CStr, CString};
-use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::ffi::OsStrExt;
+use std::ffi::CStr;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::Path;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 
+use kiln_sys::{btrfs, xfs};
 use rustix::fs::{AtFlags, CWD, IFlags, Mode, OFlags};
 use rustix::io::Errno;
 
 use super::TreeError;
-use super::directory::{open_directory, open_root};
+use super::directory::{open_directory, open_root, parent_and_name};
 use super::entries::Entry;
+use super::mounts;
 use super::walk::{At, Enter, Found, Visit, walk};
 
 /// Removes whatever is at the path: a tree or a single entry. Nothing there is fine too.
 ///
 /// Immutable and append-only flags are cleared, and directories without permissions opened up, where they
-/// hinder the removal. Mount points inside the tree are left alone, with what leads to them; all else is
+/// hinder the removal. Subvolumes of btrfs are removed in one step each, where that is permitted; the space
+/// they took comes back in the background. Mount points inside the tree are left alone, with what leads to them; all else is
 /// removed before that is reported.
 pub fn remove(path: &Path, interrupt: &AtomicBool) -> Result<(), TreeError> {
     let fail = TreeError::io::<Errno>;
@@ -39,14 +41,16 @@ pub fn remove(path: &Path, interrupt: &AtomicBool) -> Result<(), TreeError> {
         other => other?,
     };
     // A mount on the root itself is as foreign as one below it.
-    match open_directory(&parent, &name) {
-        Err(Errno::XDEV) => return Err(TreeError::MountPoint { path: path.to_owned() }),
-        _ => {
-            // Best effort: it only decides who removes what.
-            let group_bits = kiln_sys::xfs::group_bits(&root).ok().flatten();
-            walk(root, path, &Remove { group_bits }, interrupt)?;
-        }
+    if let Err(Errno::XDEV) = open_directory(&parent, &name) {
+        return Err(TreeError::MountPoint { path: path.to_owned() });
     }
+    // Best effort, both: that only decides how it is removed.
+    let btrfs = btrfs::is_btrfs(&root).unwrap_or_default();
+    let group_bits = xfs::group_bits(&root).unwrap_or_default();
+    if btrfs && !interrupt.load(Ordering::Relaxed) && remove_subvolume(&parent, &name, &root) {
+        return Ok(());
+    }
+    walk(root, path, &Remove { btrfs, group_bits }, interrupt)?;
     remove_directory(&parent, &name, Parent::Foreign).map_err(fail("remove directory", path))
 }
 
@@ -59,6 +63,7 @@ enum Parent {
 }
 
 struct Remove {
+    btrfs: bool,
     group_bits: Option<u32>,
 }
 
@@ -66,8 +71,13 @@ impl Visit for Remove {
     type Dir = ();
     const KEEP_GOING: bool = true;
 
-    fn enter(&self, _: &Found<'_, ()>) -> Result<Enter<()>, TreeError> {
-        Ok(Enter::Into((), None))
+    fn enter(&self, found: &Found<'_, ()>) -> Result<Enter<()>, TreeError> {
+        match found.parent {
+            Some(parent) if self.btrfs && remove_subvolume(parent.fd(), found.name, found.fd) => {
+                Ok(Enter::Done)
+            }
+            _ => Ok(Enter::Into((), None)),
+        }
     }
 
     fn entry(&self, at: &At<'_, ()>, entry: &Entry<'_>) -> Result<(), TreeError> {
@@ -88,6 +98,16 @@ impl Visit for Remove {
     fn group_bits(&self) -> Option<u32> {
         self.group_bits
     }
+}
+
+/// Says whether that was the root of a subvolume, and could be removed in one step.
+///
+/// Where it could not (subvolumes below it, no privilege), it is removed entry by entry, like any directory.
+fn remove_subvolume(parent: &OwnedFd, name: &CStr, directory: &OwnedFd) -> bool {
+    // The kernel would detach what is mounted in it.
+    btrfs::has_root_inode(directory).unwrap_or_default()
+        && mounts::below(directory).is_ok_and(|found| !found)
+        && btrfs::delete_subvolume(parent, name).is_ok()
 }
 
 fn unlink(directory: &OwnedFd, name: &CStr, kind: Parent) -> Result<(), Errno> {
@@ -133,7 +153,11 @@ fn loosen(parent: &OwnedFd, name: &CStr, error: Errno) -> Result<OwnedFd, Errno>
     if error != Errno::ACCESS {
         return Err(error);
     }
-    rustix::fs::chmodat(parent, name, Mode::RWXU, AtFlags::empty())?;
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let directory = rustix::fs::openat(parent, name, flags, Mode::empty())?;
+    // By descriptor, though this one is good for nothing but a path: the name may have become a link.
+    let path = format!("/proc/self/fd/{}", directory.as_raw_fd());
+    rustix::fs::chmodat(CWD, path, Mode::RWXU, AtFlags::empty())?;
     open_directory(parent, name)
 }
 
@@ -154,18 +178,6 @@ fn clear_flags(file: impl AsFd) {
     if flags.intersects(hindering) {
         let _ = rustix::fs::ioctl_setflags(&file, flags - hindering);
     }
-}
-
-fn parent_and_name(path: &Path) -> Result<(OwnedFd, CString), Errno> {
-    let name = path.file_name().ok_or(Errno::INVAL)?;
-    let parent = match path.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => parent,
-        _ => Path::new("."),
-    };
-    // Not `O_PATH`: the flags of the parent may have to be cleared.
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    let parent = rustix::fs::openat(CWD, parent, flags, Mode::empty())?;
-    Ok((parent, CString::new(name.as_bytes()).map_err(|_| Errno::INVAL)?))
 }
 
 fn is(error: &std::io::Error, expected: &[Errno]) -> bool {

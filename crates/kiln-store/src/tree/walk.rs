@@ -252,16 +252,16 @@ impl<V: Visit> Walk<'_, V> {
                     node.pending.fetch_add(1, Ordering::Relaxed);
                     crew.add([Task::ReadOn { node: Arc::clone(&node), fd }], false);
                 }
-                self.entries(crew, &node, Arc::new(entries));
+                self.entries(crew, &node, &Arc::new(entries));
             }
             Err(error) => {
-                self.fail(TreeError::io("read directory", join(self.path, &node.relative()))(error))
+                self.fail(TreeError::io("read directory", join(self.path, &node.relative()))(error));
             }
         }
         self.release(node);
     }
 
-    fn entries(&self, crew: &Crew<'_, '_, Self>, node: &Arc<Node<V::Dir>>, entries: Arc<Entries>) {
+    fn entries(&self, crew: &Crew<'_, '_, Self>, node: &Arc<Node<V::Dir>>, entries: &Arc<Entries>) {
         let directories = entries.directories();
         if !directories.is_empty() {
             node.pending.fetch_add(directories.len(), Ordering::Relaxed);
@@ -279,7 +279,7 @@ impl<V: Visit> Walk<'_, V> {
                 .step_by(BATCH)
                 .map(|start| Task::Batch {
                     node: Arc::clone(node),
-                    entries: Arc::clone(&entries),
+                    entries: Arc::clone(entries),
                     range: start..(start + BATCH).min(others.end),
                 })
                 .collect();
@@ -288,7 +288,7 @@ impl<V: Visit> Walk<'_, V> {
             crew.add(batches.into_iter().rev(), true);
             others.end = first;
         }
-        self.batch(node, &entries, others);
+        self.batch(node, entries, others);
     }
 
     fn batch(&self, node: &Node<V::Dir>, entries: &Entries, range: Range<usize>) {
