@@ -40,6 +40,14 @@ pub(crate) fn terminal() -> String {
     std::env::var("TERM").unwrap_or_else(|_| "dumb".to_owned())
 }
 
+/// The variable that says when results reach the disk, for callers that cannot give the option.
+pub(crate) const CACHE_SYNC: &str = "KILN_CACHE_SYNC";
+
+/// When results reach the disk, if the environment says it.
+pub(crate) fn cache_sync() -> Option<String> {
+    std::env::var(CACHE_SYNC).ok().filter(|value| !value.is_empty())
+}
+
 /// Whether standard error is a terminal.
 pub(crate) fn stderr_is_terminal() -> bool {
     std::io::stderr().is_terminal()

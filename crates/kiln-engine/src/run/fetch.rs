@@ -3,6 +3,7 @@
 use std::time::Instant;
 
 use kiln_api::source::{DownloadRequest, ItemResult};
+use kiln_store::object::ObjectError;
 use serde_json::{Map, Value};
 
 use super::{Context, FetchResult, RunError};
@@ -41,6 +42,7 @@ pub(super) fn fetch(
     let results: Vec<ItemResult> = if items.is_empty() {
         Vec::new()
     } else {
+        context.store.cache().expect_downloads().map_err(ObjectError::from)?;
         let request = DownloadRequest {
             items: &items,
             options: &Value::Object(to_map(&source.options)),

@@ -8,6 +8,7 @@
 //!   incomplete: it is a miss, and removed. The reference does not look at the bit; it trusts everything.
 //! - [`Durability::Before`]: the file system is flushed before each rename, and the directory after it. A commit
 //!   takes as long as the disk takes to write the entry, and whatever else waits to be written there.
+//!   Downloads are handled as with the first one, by a record of their own.
 //! - [`Durability::Off`]: nothing is flushed and nothing is marked, as in the reference.
 
 use std::fmt;
@@ -19,6 +20,7 @@ use kiln_sys::lock::Kind;
 use rustix::fs::{AtFlags, Mode, Stat, StatxFlags, StatxTimestamp};
 
 use super::files::{FILE_MODE, Locked, Root, permissions};
+use super::unflushed::Record;
 use super::{CacheError, OBJECT_LOCK, OBJECTS};
 
 /// When what is committed reaches the disk.
@@ -69,6 +71,8 @@ pub(super) struct Unflushed {
 /// Flushes the file system after commits, and takes the marks off.
 #[derive(Debug)]
 pub(super) struct Flusher {
+    /// What says that downloads of this run may not be on the disk.
+    pub(super) record: Mutex<Option<Record>>,
     shared: Arc<Shared>,
     thread: Mutex<Option<JoinHandle<()>>>,
 }
@@ -89,7 +93,7 @@ struct State {
 impl Flusher {
     pub(super) fn new(root: Root) -> Self {
         let shared = Shared { root, state: Mutex::default(), changed: Condvar::new() };
-        Self { shared: Arc::new(shared), thread: Mutex::default() }
+        Self { record: Mutex::default(), shared: Arc::new(shared), thread: Mutex::default() }
     }
 
     /// Has an entry flushed that has just got its name and is still held.
@@ -123,7 +127,8 @@ impl Drop for Flusher {
             let _ = thread.join();
         }
         // Best effort: what keeps its mark is trusted until the next boot, and flushed by the next run.
-        let _ = self.shared.flush();
+        let record = self.record.get_mut().unwrap_or_else(PoisonError::into_inner).take();
+        let _ = self.shared.flush_all(record);
     }
 }
 
@@ -146,6 +151,15 @@ impl Shared {
                 return;
             }
         }
+    }
+
+    /// Flushes what waits, and downloads if there is a record of them.
+    fn flush_all(&self, record: Option<Record>) -> Result<(), CacheError> {
+        let Some(record) = record else { return self.flush() };
+        let waiting = std::mem::take(&mut self.state().waiting);
+        rustix::fs::syncfs(self.root.fd()).map_err(self.root.failed("flush", ""))?;
+        self.root.unlink(record.path())?;
+        waiting.iter().try_for_each(|unflushed| self.unmark(unflushed))
     }
 
     fn flush(&self) -> Result<(), CacheError> {

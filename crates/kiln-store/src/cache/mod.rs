@@ -50,6 +50,7 @@ mod reclaim;
 mod room;
 mod size;
 mod temporary;
+mod unflushed;
 mod verify;
 
 use std::fs::File;
@@ -159,6 +160,7 @@ impl Cache {
             stop: Arc::default(),
             lock,
         });
+        cache.check_unflushed()?;
         if reclaim {
             let janitor = cache.put_right()?;
             *cache.janitor.lock().unwrap_or_else(PoisonError::into_inner) = janitor;

@@ -91,7 +91,7 @@ impl Cache {
                 let _ = twin.bury(&entry, &twin.stop);
             }
             let _ = twin.reclaim();
-            let _ = twin.flush_marked();
+            let _ = twin.flush_marked().and_then(|()| twin.flush_unflushed());
         });
         Ok(Some(Janitor { stop, thread: thread.ok() }))
     }
@@ -136,7 +136,8 @@ impl Cache {
     fn has_leftovers(&self) -> Result<bool, CacheError> {
         Ok(!self.root.list(STAGE)?.is_empty()
             || self.root.list(TEMPORARY)?.iter().any(|name| name != LOCKS)
-            || !self.root.list(LOCKED_BUILDS)?.is_empty())
+            || !self.root.list(LOCKED_BUILDS)?.is_empty()
+            || self.has_unflushed()?)
     }
 
     /// Whether nothing has changed among the objects since they were counted.

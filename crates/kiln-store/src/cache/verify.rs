@@ -14,7 +14,7 @@
 //!   That is tried for a moment each time, and not waited for.
 
 mod accounting;
-mod downloads;
+pub(super) mod downloads;
 mod fault;
 mod frame;
 mod objects;

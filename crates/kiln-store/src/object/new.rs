@@ -1,7 +1,7 @@
 //! Objects that are being made.
 
 use std::fs::{File, Permissions};
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -16,6 +16,9 @@ use crate::tree;
 
 /// The mode of a new tree's root, whatever the umask.
 const ROOT_MODE: u32 = 0o755;
+
+/// The unit in which the kernel counts allocated space.
+const SECTOR: u64 = 512;
 
 /// An object that is being made. It vanishes unless it is finished.
 #[derive(Debug)]
@@ -94,13 +97,12 @@ impl NewObject {
     pub fn checkpoint<'a>(&self, stage: impl Into<Key<'a>>) -> Result<Outcome, ObjectError> {
         let stage = stage.into();
         let cache = self.store.cache();
-        self.finalise()?;
+        let size = self.finalise(true)?.unwrap_or(0);
         if self.store.load(stage)?.is_some() {
             return Ok(Outcome::Exists);
         }
         let data = self.entry.data();
         // Copying takes time, and whether the copy will be kept can be known before, mostly.
-        let size = tree::measure(&data, self.store.interrupt())?;
         if let Some(refusal) = cache.refusal(size) {
             return Ok(Outcome::Refused(refusal));
         }
@@ -121,14 +123,14 @@ impl NewObject {
 
     /// Finishes the object, and offers it to the cache if it is to be kept. It is usable in any case.
     pub fn finish(self, keep: bool) -> Result<(Arc<Object>, Outcome), ObjectError> {
-        self.finalise()?;
+        let size = self.finalise(keep)?;
         let Self { store, id, recipe, mut entry, .. } = self;
         let key = Key { id: &id, recipe: recipe.as_deref() };
         if let Some(recipe) = key.recipe {
             entry.note_recipe(recipe);
         }
-        let (home, outcome) = if keep {
-            match entry.commit(&id)? {
+        let (home, outcome) = if let Some(size) = size {
+            match entry.commit_measured(&id, size)? {
                 Commit::Kept(guard) => (Home::Cache(guard), Outcome::Kept),
                 Commit::Refused(entry, refusal) => (Home::Staging(entry), Outcome::Refused(refusal)),
                 // The other one is as good, and one copy on disk is enough; unless it has just gone.
@@ -146,9 +148,10 @@ impl NewObject {
         Ok((object, outcome))
     }
 
-    /// Removes empty metadata and clamps times.
-    fn finalise(&self) -> Result<(), ObjectError> {
-        let meta = self.entry.data().join(META);
+    /// Removes empty metadata, clamps times, and measures what there is if that is asked for; all in one walk.
+    fn finalise(&self, measure: bool) -> Result<Option<u64>, ObjectError> {
+        let data = self.entry.data();
+        let meta = data.join(META);
         for found in std::fs::read_dir(&meta).map_err(ObjectError::io("read directory", &meta))? {
             let found = found.map_err(ObjectError::io("read directory", &meta))?;
             let path = found.path();
@@ -156,9 +159,17 @@ impl NewObject {
                 std::fs::remove_file(&path).map_err(ObjectError::io("remove", &path))?;
             }
         }
-        if let Some(epoch) = self.source_epoch {
-            tree::clamp(&self.tree, self.created, epoch, self.store.interrupt())?;
+        let interrupt = self.store.interrupt();
+        let size = match self.source_epoch {
+            Some(epoch) => tree::clamp_and_measure(&self.tree, self.created, epoch, interrupt)?,
+            None if measure => tree::measure(&self.tree, interrupt)?,
+            None => return Ok(None),
+        };
+        if !measure {
+            return Ok(None);
         }
-        Ok(())
+        let own =
+            std::fs::metadata(&data).map_err(ObjectError::io("read attributes of", &data))?.blocks() * SECTOR;
+        Ok(Some(own + tree::measure(&meta, interrupt)? + size))
     }
 }

@@ -4,6 +4,7 @@ mod cache;
 mod common;
 mod crash;
 mod crashpoint;
+mod durability;
 mod interop;
 mod object;
 mod tree;

@@ -212,7 +212,7 @@ fn an_object_of_another_recipe_is_a_miss_and_replaced() {
     assert_eq!(fs::read_to_string(found.tree().join("file")).expect("file"), "second");
     let sizes = [
         store.cache().size().expect("size"),
-        kiln_store::tree::measure(&scratch.path().join("objects/a1/data"), &GO_ON).expect("measure"),
+        tree::measure(&scratch.path().join("objects/a1/data"), &GO_ON).expect("measure"),
     ];
     assert_eq!(sizes[0], sizes[1], "the bytes of the first were given back");
     assert_eq!(fs::read_dir(scratch.path().join("objects")).expect("list").count(), 1);

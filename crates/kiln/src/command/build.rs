@@ -10,7 +10,7 @@ use kiln_engine::manifest::Format;
 use kiln_engine::run::{Checkpoints, Context, Outcome, RunError, run as carry_out};
 use kiln_engine::runner;
 use kiln_modules::MODULES;
-use kiln_store::cache::MaximumSize;
+use kiln_store::cache::{Durability, MaximumSize};
 
 use super::input::{Input, Resolving};
 use super::plan;
@@ -50,6 +50,11 @@ pub(crate) struct Arguments {
     /// Most that the cache may hold: bytes, or with a unit as `20GiB`, or `unlimited`
     #[arg(long, value_name = "SIZE", value_parser = parse_limit)]
     cache_max_size: Option<MaximumSize>,
+    /// When results reach the disk: `deferred` (flushed after they are kept: until then only a crash of the machine
+    /// loses them), `before` (before they are kept: takes as long as the disk), `off` (never flushed: after a crash
+    /// of the machine they may be incomplete); also by the variable `KILN_CACHE_SYNC` [default: deferred]
+    #[arg(long, value_name = "WHEN", value_parser = session::parse_durability)]
+    cache_sync: Option<Durability>,
     /// Print the result as JSON
     #[arg(long)]
     json: bool,
@@ -88,7 +93,11 @@ pub(crate) fn run(arguments: &Arguments) -> CliResult<ExitCode> {
         interrupted: &interrupted,
     };
     let ready = input.ready(&resolving)?;
-    let store = session::open_store(&arguments.cache.cache, &interrupted)?;
+    let store = session::open_store(
+        &arguments.cache.cache,
+        session::durability(arguments.cache_sync)?,
+        &interrupted,
+    )?;
     set_limit(&store, arguments.cache_max_size)?;
     let manifest = &ready.loaded.manifest;
     let checkpoints = if arguments.checkpoint.is_empty() {

@@ -143,7 +143,7 @@ fn execute(
 ) -> CliResult<ExitCode> {
     let interrupted =
         signals::interrupted().map_err(|error| CliError::from_error(Kind::Environment, &error))?;
-    let store = session::open_store(&arguments.cache, &interrupted)?;
+    let store = session::open_store(&arguments.cache, session::durability(None)?, &interrupted)?;
     if let Some(limit) = arguments.cache_max_size {
         store.set_maximum_size(limit).map_err(|error| CliError::from_error(Kind::Environment, &error))?;
     }

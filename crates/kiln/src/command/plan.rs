@@ -45,7 +45,7 @@ pub(crate) fn run(arguments: &Arguments) -> CliResult<ExitCode> {
         interrupted: &interrupted,
     };
     let ready = input.ready(&resolving)?;
-    let store = session::open_store(&arguments.cache.cache, &interrupted)?;
+    let store = session::open_store(&arguments.cache.cache, session::durability(None)?, &interrupted)?;
     let plan = make(&ready, &arguments.export, arguments.prefetch, &store)?;
     if arguments.json {
         print(format_args!("{}\n", serde_json::to_string_pretty(&plan).unwrap_or_default()));

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use clap::Args;
+use kiln_store::cache::{CacheOptions, Durability};
 use kiln_store::object::{ObjectStore, StoreOptions};
 
 use crate::error::{CliError, CliResult, Kind, chain};
@@ -16,6 +17,29 @@ pub(crate) struct CacheArguments {
     /// Directory with objects and downloads; may be shared with osbuild and with other runs
     #[arg(long, visible_alias = "store", value_name = "DIRECTORY", default_value = ".osbuild")]
     pub(crate) cache: PathBuf,
+}
+
+/// When results reach the disk: what the command line or the environment says.
+pub(crate) fn durability(asked: Option<Durability>) -> CliResult<Durability> {
+    let Some(text) = settings::cache_sync() else { return Ok(asked.unwrap_or_default()) };
+    let set = parse_durability(&text).map_err(|reason| {
+        CliError::new(
+            Kind::Usage,
+            format!("invalid value `{text}` of the variable `{}`", settings::CACHE_SYNC),
+        )
+        .hint(reason)
+    });
+    asked.map_or(set, Ok)
+}
+
+/// Parses when results reach the disk.
+pub(crate) fn parse_durability(text: &str) -> Result<Durability, String> {
+    match text {
+        "deferred" => Ok(Durability::Deferred),
+        "before" => Ok(Durability::Before),
+        "off" => Ok(Durability::Off),
+        _ => Err("expected `deferred`, `before` or `off`".to_owned()),
+    }
 }
 
 /// Building needs root: mounts, owners, device nodes.
@@ -43,8 +67,15 @@ pub(crate) fn enter_private_namespace() -> CliResult<PathBuf> {
 }
 
 /// Opens the object store in a cache directory.
-pub(crate) fn open_store(cache: &Path, interrupt: &Arc<AtomicBool>) -> CliResult<ObjectStore> {
-    let options = StoreOptions { interrupt: Arc::clone(interrupt), ..StoreOptions::default() };
+pub(crate) fn open_store(
+    cache: &Path,
+    durability: Durability,
+    interrupt: &Arc<AtomicBool>,
+) -> CliResult<ObjectStore> {
+    let options = StoreOptions {
+        cache: CacheOptions { durability, ..CacheOptions::default() },
+        interrupt: Arc::clone(interrupt),
+    };
     ObjectStore::open(cache, options).map_err(|error| {
         CliError::new(Kind::Environment, chain(&error))
             .place(format!("cache: {}", cache.display()))

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::Read;
 use std::os::unix::fs::OpenOptionsExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
@@ -64,7 +64,7 @@ impl Cache {
                 progress.add(bytes);
                 hashed.fetch_add(bytes, Ordering::Relaxed);
             };
-            if let Some(fault) = check(path, &count, interrupt)? {
+            if let Some(fault) = check_download(path, &count, interrupt)? {
                 found.lock().unwrap_or_else(PoisonError::into_inner).push((path.clone(), fault));
             }
             Ok::<(), CacheError>(())
@@ -77,7 +77,12 @@ impl Cache {
     }
 }
 
-fn check(path: &PathBuf, count: &dyn Fn(u64), interrupt: &AtomicBool) -> Result<Option<Fault>, CacheError> {
+/// Checks one download by its name; none if it is what it should be, or has gone.
+pub(in crate::cache) fn check_download(
+    path: &Path,
+    count: &dyn Fn(u64),
+    interrupt: &AtomicBool,
+) -> Result<Option<Fault>, CacheError> {
     let name = file_name(path);
     let Some((mut hasher, algorithm, expected)) = hasher(&name) else { return Ok(Some(Fault::DownloadName)) };
     let Some(stat) = present(path.symlink_metadata(), "read attributes of", path)? else { return Ok(None) };
