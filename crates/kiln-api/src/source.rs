@@ -22,6 +22,9 @@ pub struct DownloadRequest<'a> {
     pub parallel: Option<usize>,
     /// Set when the run is interrupted: stop soon and report what is missing.
     pub interrupted: &'a AtomicBool,
+    /// Asks, before content of so many bytes is written (0 if that is not known), whether there is room for it; the
+    /// answer may be why there is none.
+    pub room: &'a (dyn Fn(u64) -> Result<(), String> + Sync),
 }
 
 /// What happens during a download. Sent from any thread.

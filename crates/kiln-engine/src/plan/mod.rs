@@ -6,6 +6,7 @@
 mod describe;
 
 use std::collections::{HashMap, HashSet};
+use std::path::{Path, PathBuf};
 
 use kiln_api::module::Modules;
 use serde::Serialize;
@@ -46,6 +47,9 @@ pub struct Fetch {
     pub items: Vec<Item>,
     /// How many further items are in the cache.
     pub cached: usize,
+    /// Those, by checksum.
+    #[serde(skip)]
+    pub present: Vec<String>,
 }
 
 /// One item to be fetched.
@@ -192,6 +196,16 @@ pub fn plan(
     Ok(planner.plan)
 }
 
+impl Plan {
+    /// The downloads that are in the cache and will be used, as paths below its directory of downloads.
+    pub fn present(&self, modules: &Modules) -> impl Iterator<Item = PathBuf> {
+        self.fetches.iter().flat_map(move |fetch| {
+            let directory = modules.source(&fetch.source).map_or("", |source| source.content_type());
+            fetch.present.iter().map(move |checksum| Path::new(directory).join(checksum))
+        })
+    }
+}
+
 struct Planner<'a> {
     manifest: &'a Manifest,
     modules: &'a Modules,
@@ -317,13 +331,13 @@ impl<'a> Planner<'a> {
     fn add_fetch(&mut self, source: &'a str, wanted: &[&'a str], pipeline: Option<&str>) -> Option<usize> {
         let module = self.modules.source(source);
         let descriptions = self.manifest.sources.get(source);
-        let (mut items, mut cached) = (Vec::new(), 0);
+        let (mut items, mut present) = (Vec::new(), Vec::new());
         for &checksum in wanted {
             if !self.claimed.insert((source, checksum)) {
                 continue;
             }
             if self.cache.item(source, checksum) {
-                cached += 1;
+                present.push(checksum.to_owned());
                 continue;
             }
             let description = descriptions.and_then(|source| source.items.get(checksum));
@@ -331,10 +345,11 @@ impl<'a> Planner<'a> {
                 module.zip(description).and_then(|(module, item)| module.expected_size(&item.to_value()));
             items.push(Item { checksum: checksum.to_owned(), size });
         }
-        if items.is_empty() && cached == 0 {
+        if items.is_empty() && present.is_empty() {
             return None;
         }
-        let fetch = Fetch { source: source.to_owned(), pipeline: pipeline.map(str::to_owned), items, cached };
+        let (source, pipeline) = (source.to_owned(), pipeline.map(str::to_owned));
+        let fetch = Fetch { source, pipeline, items, cached: present.len(), present };
         self.plan.fetches.push(fetch);
         Some(self.plan.fetches.len() - 1)
     }

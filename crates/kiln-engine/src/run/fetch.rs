@@ -7,6 +7,7 @@ use kiln_store::object::ObjectError;
 use serde_json::{Map, Value};
 
 use super::{Context, FetchResult, RunError};
+use crate::chain;
 use crate::event::{Event, Events};
 use crate::manifest::Manifest;
 use crate::manifest::json::to_map;
@@ -32,12 +33,19 @@ pub(super) fn fetch(
         .filter_map(|item| Some((item.checksum.clone(), source.items.get(&item.checksum)?.to_value())))
         .collect();
     let name = fetch.source.as_str();
+    let bytes = fetch.items.iter().filter_map(|item| item.size).sum();
+    let cache = context.store.cache();
+    if !items.is_empty()
+        && let Some(full) = cache.make_free(bytes).map_err(ObjectError::from)?
+    {
+        return Err(RunError::DiskFull(full));
+    }
     events(Event::FetchStarted {
         fetch: index,
         source: name,
         pipeline: fetch.pipeline.as_deref(),
         items: items.len(),
-        bytes: fetch.items.iter().filter_map(|item| item.size).sum(),
+        bytes,
     });
     let results: Vec<ItemResult> = if items.is_empty() {
         Vec::new()
@@ -50,6 +58,11 @@ pub(super) fn fetch(
             environment: context.environment,
             parallel: context.downloads,
             interrupted: context.interrupted,
+            room: &|bytes| match cache.make_free(bytes) {
+                Ok(None) => Ok(()),
+                Ok(Some(full)) => Err(format!("too little room: {full}")),
+                Err(error) => Err(chain(&error)),
+            },
         };
         module.download(&request, &|event| events(Event::Download { fetch: index, event }))
     };

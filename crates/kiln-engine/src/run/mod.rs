@@ -26,6 +26,7 @@ use std::time::{Duration, Instant};
 use kiln_api::module::Modules;
 use kiln_api::source::ItemResult;
 use kiln_sandbox::SandboxError;
+use kiln_store::cache::DiskFull;
 use kiln_store::object::{Object, ObjectError, ObjectStore};
 
 pub use checkpoint::{Checkpoints, PatternError};
@@ -158,6 +159,9 @@ pub enum RunError {
         /// The pipeline.
         pipeline: String,
     },
+    /// There is too little room on the disk, and nothing more to evict.
+    #[error("too little room: {0}")]
+    DiskFull(DiskFull),
     /// Exports were asked for without a place for them.
     #[error("an export needs an output directory")]
     NoOutputDirectory,

@@ -92,7 +92,7 @@ impl Source for Inline {
                 let result = if request.interrupted.load(Ordering::Relaxed) {
                     Err(ModuleError::Interrupted)
                 } else {
-                    provide(key, description, &directory, &mut workspace, events)
+                    provide(key, description, &directory, &mut workspace, request.room, events)
                 };
                 let checksum = key.clone();
                 match result {
@@ -117,6 +117,7 @@ fn provide(
     description: &Value,
     directory: &Path,
     workspace: &mut Option<Workspace>,
+    room: &dyn Fn(u64) -> Result<(), String>,
     events: &(dyn Fn(DownloadEvent<'_>) + Sync),
 ) -> Result<bool, ModuleError> {
     let checksum = Checksum::parse(key).map_err(|error| ModuleError::invalid(error.to_string()))?;
@@ -133,6 +134,7 @@ fn provide(
     if found != checksum {
         return Err(ModuleError::option(key, format!("the content has another checksum: {found}")));
     }
+    room(size).map_err(ModuleError::invalid)?;
     let workspace = match workspace {
         Some(workspace) => workspace,
         None => workspace.insert(Workspace::create(directory)?),
@@ -230,6 +232,7 @@ mod tests {
             environment: &BTreeMap::new(),
             parallel: None,
             interrupted: &AtomicBool::new(interrupted),
+            room: &|_| Ok(()),
         };
         let results = Inline.download(&request, &|event| {
             log.lock().expect("not poisoned").push(match event {

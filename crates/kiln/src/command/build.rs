@@ -13,20 +13,16 @@ use kiln_modules::MODULES;
 use kiln_store::cache::{Durability, MaximumSize};
 
 use super::input::{Input, Resolving};
+use super::limits::{disk_full, keep_free, protect, set_limit};
 use super::plan;
 use super::session::{self, CacheArguments};
-use super::size::parse_limit;
+use super::size::{Share, parse_limit, parse_share};
 use crate::error::{CliError, CliResult, Kind, chain};
 use crate::present::{self, Presenter, ProgressMode, print};
 use crate::{settings, signals};
 
 /// Where device nodes of build roots are mounted.
 pub(crate) const RUNDIR: &str = "/run/osbuild";
-
-/// The cache of the `kiln` command keeps this much at most, unless it is told otherwise.
-const DEFAULT_LIMIT: u64 = 20 << 30;
-/// And never more than this part of the file system.
-const DEFAULT_SHARE: u64 = 4;
 
 /// The arguments of `kiln build`.
 #[derive(Debug, Args)]
@@ -58,6 +54,9 @@ pub(crate) struct Arguments {
     /// Print the result as JSON
     #[arg(long)]
     json: bool,
+    /// Keep so much of the cache's file system free: evict, or refuse; as `5GiB` or `10%`
+    #[arg(long, value_name = "SIZE", value_parser = parse_share)]
+    min_free: Option<Share>,
     /// Build so many pipelines at the same time
     #[arg(long, value_name = "N", default_value_t = 2, value_parser = at_least_one)]
     jobs: usize,
@@ -100,6 +99,10 @@ pub(crate) fn run(arguments: &Arguments) -> CliResult<ExitCode> {
     )?;
     set_limit(&store, arguments.cache_max_size)?;
     let manifest = &ready.loaded.manifest;
+    let cache = store.cache();
+    keep_free(cache, arguments.min_free)?;
+    // Before it is looked for what there is: from now on nothing of it is evicted.
+    let session = cache.begin_session().map_err(|error| CliError::from_error(Kind::Environment, &error))?;
     let checkpoints = if arguments.checkpoint.is_empty() {
         Checkpoints::pipelines()
     } else {
@@ -112,6 +115,7 @@ pub(crate) fn run(arguments: &Arguments) -> CliResult<ExitCode> {
         checkpoints
     };
     let plan = plan::make(&ready, &arguments.export, arguments.prefetch, &store)?;
+    protect(&session, cache, &plan)?;
     let environment = settings::source_environment();
     let terminal = settings::terminal();
     let host_runner = runner::request_of(std::path::Path::new("/"));
@@ -162,6 +166,7 @@ pub(crate) fn run_error(error: &RunError) -> CliError {
     let kind = match error {
         RunError::Interrupted => return CliError::new(Kind::Interrupted, "interrupted"),
         RunError::NoRunner { .. } => Kind::Usage,
+        RunError::DiskFull(full) => return disk_full(full),
         RunError::Output { .. } => {
             let shown = CliError::new(Kind::Environment, chain(error));
             let room = if is_out_of_space(&shown) { "make room there, or " } else { "" };
@@ -184,20 +189,6 @@ pub(crate) fn run_error(error: &RunError) -> CliError {
 
 fn is_out_of_space(error: &CliError) -> bool {
     error.message.contains("No space left on device")
-}
-
-/// Sets the cache's limit: what was asked for, else a sensible default where none was ever set.
-fn set_limit(store: &kiln_store::object::ObjectStore, asked: Option<MaximumSize>) -> CliResult {
-    let limit = match (asked, store.cache().maximum_size()) {
-        (Some(limit), _) => limit,
-        (None, MaximumSize::Bytes(0)) => {
-            let share = rustix::fs::statvfs(store.cache().directory())
-                .map_or(u64::MAX, |volume| volume.f_blocks.saturating_mul(volume.f_frsize) / DEFAULT_SHARE);
-            MaximumSize::Bytes(DEFAULT_LIMIT.min(share))
-        }
-        (None, _) => return Ok(()),
-    };
-    store.set_maximum_size(limit).map_err(|error| CliError::from_error(Kind::Environment, &error))
 }
 
 fn at_least_one(text: &str) -> Result<usize, String> {

@@ -19,7 +19,7 @@ use kiln_store::cache::MaximumSize;
 use kiln_store::object::ObjectStore;
 
 use super::input::Input;
-use super::{build, inspect, plan as plan_command, session, size};
+use super::{build, inspect, limits, plan as plan_command, session, size};
 use crate::error::{CliError, CliResult, Kind, findings_error, manifest_error};
 use crate::present::{self, print, say};
 use crate::{settings, signals};
@@ -147,6 +147,9 @@ fn execute(
     if let Some(limit) = arguments.cache_max_size {
         store.set_maximum_size(limit).map_err(|error| CliError::from_error(Kind::Environment, &error))?;
     }
+    // Before it is looked for what there is: from now on nothing of it is evicted.
+    let session =
+        store.cache().begin_session().map_err(|error| CliError::from_error(Kind::Environment, &error))?;
     // Each once, in the order in which they were named.
     let mut exports = arguments.export.clone();
     let mut seen = std::collections::HashSet::new();
@@ -154,6 +157,7 @@ fn execute(
     let request = Request { everything: exports.is_empty(), exports, builds: Vec::new() };
     let view = StoreView { store: &store, modules: &MODULES };
     let plan = plan(manifest, &MODULES, &request, &view).map_err(|error| plan_command::plan_error(&error))?;
+    limits::protect(&session, store.cache(), &plan)?;
     let environment = settings::source_environment();
     let terminal = settings::terminal();
     let host_runner = runner::request_of(Path::new("/"));

@@ -170,7 +170,7 @@ fn fetch(
     };
     let stop = Stop::default();
     let clients = Clients::new(request.environment, stop.clone(), patience.stall, patience.connect);
-    let transfers = Transfers { clients, workspace, events, stop, stall: patience.stall };
+    let transfers = Transfers { clients, workspace, events, stop, stall: patience.stall, room: request.room };
     let unreachable = Mutex::default();
     let job = Job { transfers, patience, interrupted: request.interrupted, unreachable };
 

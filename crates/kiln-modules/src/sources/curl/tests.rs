@@ -73,6 +73,7 @@ impl Fixture {
             environment: &self.environment,
             parallel: self.parallel,
             interrupted: &self.interrupted,
+            room: &|_| Ok(()),
         };
         let patience = Patience { stall: self.stall, connect: Duration::from_secs(10), pause: &pause };
         let results = download(&request, &|event| self.log().record(event), &patience);

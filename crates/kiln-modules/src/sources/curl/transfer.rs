@@ -30,6 +30,7 @@ pub(super) struct Transfers<'a> {
     pub(super) events: &'a (dyn Fn(DownloadEvent<'_>) + Sync),
     pub(super) stop: Stop,
     pub(super) stall: Duration,
+    pub(super) room: &'a (dyn Fn(u64) -> Result<(), String> + Sync),
 }
 
 impl Transfers<'_> {
@@ -96,9 +97,10 @@ impl Transfers<'_> {
             return Err(Failure::wrong(format!("the content has {length} bytes instead of {size}")));
         }
         let internal = |error: kiln_api::ModuleError| Failure::permanent(error.to_string());
+        let size = length.or(item.size);
+        (self.room)(size.unwrap_or(0)).map_err(Failure::permanent)?;
         let mut target = self.workspace.file(&item.checksum).map_err(internal)?;
         let name = item.checksum.as_str();
-        let size = length.or(item.size);
         (self.events)(DownloadEvent::Started { item: name, origin: &item.shown, size });
         let mut arrived = 0;
         let result = self.pass(item, content, &mut target, &mut arrived).and_then(|hasher| {

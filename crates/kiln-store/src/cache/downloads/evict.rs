@@ -48,22 +48,6 @@ impl Cache {
             == Attempt::Acquired;
         Ok(Evictor { cache: self, sessions, now: SystemTime::now(), alone, _lock: lock })
     }
-
-    /// Evicts the downloads that were used least recently until at least so many bytes are free of them, if there are as
-    /// many, and says how many were freed.
-    pub(in crate::cache) fn evict_downloads(&self, bytes: u64) -> Result<u64, CacheError> {
-        let mut downloads = self.list_downloads()?;
-        downloads.sort_unstable();
-        let evictor = self.evictor()?;
-        let mut freed = 0;
-        for download in &downloads {
-            if freed >= bytes {
-                break;
-            }
-            freed += evictor.evict(download)?.unwrap_or(0);
-        }
-        Ok(freed)
-    }
 }
 
 impl Evictor<'_> {

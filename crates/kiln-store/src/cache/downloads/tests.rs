@@ -50,6 +50,20 @@ impl Scene {
         directory.set_times(FileTimes::new().set_modified(time)).expect("set");
     }
 
+    /// Evicts what was used least recently until so many bytes are freed, if there are as many.
+    fn evict(&self, bytes: u64) -> u64 {
+        let mut downloads = self.cache.list_downloads().expect("listed");
+        downloads.sort_unstable();
+        let evictor = self.cache.evictor().expect("the right");
+        let mut freed = 0;
+        for download in &downloads {
+            if freed < bytes {
+                freed += evictor.evict(download).expect("evicted").unwrap_or(0);
+            }
+        }
+        freed
+    }
+
     fn record(&self) -> Option<String> {
         fs::read_to_string(self.directory.path().join(COUNTED)).ok()
     }
@@ -134,9 +148,9 @@ fn the_least_recently_used_goes_first_and_no_more_than_needed() {
     let newest = scene.download("sha256:aa", 1, 2 * DAY);
     let oldest = scene.download("sha256:bb", 1, 9 * DAY);
     let middle = scene.download("sha256:cc", 1, 5 * DAY);
-    assert_eq!(scene.cache.evict_downloads(PAGE + 1).expect("evicted"), 2 * PAGE);
+    assert_eq!(scene.evict(PAGE + 1), 2 * PAGE);
     assert!(newest.exists() && !oldest.exists() && !middle.exists());
-    assert_eq!(scene.cache.evict_downloads(u64::MAX).expect("evicted"), PAGE);
+    assert_eq!(scene.evict(u64::MAX), PAGE);
     assert_eq!(scene.cache.downloads_size().expect("counted"), 0);
 }
 
@@ -149,10 +163,10 @@ fn what_was_used_lately_stays_while_others_have_the_cache_open() {
     fs::create_dir_all(tree.join("image")).expect("made");
     used(&tree, 9 * DAY);
     let other = open(scene.directory.path());
-    scene.cache.evict_downloads(u64::MAX).expect("evicted");
+    scene.evict(u64::MAX);
     assert!(young.exists() && tree.exists() && !old.exists());
     drop(other);
-    scene.cache.evict_downloads(u64::MAX).expect("evicted");
+    scene.evict(u64::MAX);
     assert!(!young.exists() && !tree.exists());
     // The lock is shared again.
     open(scene.directory.path());
@@ -166,16 +180,16 @@ fn sessions_protect_what_they_use() {
     let linked = scene.download("sha256:cc", 1, 9 * DAY);
     fs::hard_link(&linked, scene.directory.path().join("input")).expect("linked");
     let session = scene.cache.begin_session().expect("begun");
-    assert_eq!(scene.cache.evict_downloads(u64::MAX).expect("evicted"), 0, "it is still looking");
+    assert_eq!(scene.evict(u64::MAX), 0, "it is still looking");
     session.uses([needed.clone(), scene.content("sha256:missing")]).expect("marked");
-    assert_eq!(scene.cache.evict_downloads(u64::MAX).expect("evicted"), PAGE);
+    assert_eq!(scene.evict(u64::MAX), PAGE);
     assert!(needed.exists() && !other.exists() && linked.exists());
     // What arrives during the session is used by it.
     let arrived = scene.download("sha256:dd", 1, 0);
-    assert_eq!(scene.cache.evict_downloads(u64::MAX).expect("evicted"), 0);
+    assert_eq!(scene.evict(u64::MAX), 0);
     drop(session);
     fs::remove_file(scene.directory.path().join("input")).expect("removed");
-    assert_eq!(scene.cache.evict_downloads(u64::MAX).expect("evicted"), 3 * PAGE);
+    assert_eq!(scene.evict(u64::MAX), 3 * PAGE);
     assert!(!arrived.exists());
 }
 
@@ -184,7 +198,7 @@ fn dead_sessions_protect_nothing() {
     let scene = Scene::new();
     scene.download("sha256:aa", 1, 9 * DAY);
     fs::create_dir(scene.directory.path().join("tmp/kiln-session-dead")).expect("made");
-    assert_eq!(scene.cache.evict_downloads(u64::MAX).expect("evicted"), PAGE);
+    assert_eq!(scene.evict(u64::MAX), PAGE);
 }
 
 #[test]

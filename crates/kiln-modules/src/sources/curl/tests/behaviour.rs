@@ -280,6 +280,7 @@ fn several_programs_may_fill_one_cache() {
                     environment: &BTreeMap::new(),
                     parallel: None,
                     interrupted: &AtomicBool::new(false),
+                    room: &|_| Ok(()),
                 };
                 assert_eq!(Curl.download(&request, &|_| {})[0].error, None);
             });
