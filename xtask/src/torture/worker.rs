@@ -12,7 +12,9 @@ use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use clap::Args;
-use kiln_store::cache::{Cache, CacheError, CacheOptions, Commit, Entry, MaximumSize};
+use kiln_store::cache::{
+    Cache, CacheError, CacheOptions, Commit, Durability, Entry, MaximumSize, PruneOptions, PruneTarget,
+};
 use kiln_sys::lock::{self, Attempt, Kind};
 use kiln_testkit::fscache::{Dice, content};
 
@@ -22,6 +24,9 @@ use crate::error::{Error, chain};
 pub(super) const NAMES: u64 = 24;
 /// The limits that are set, in bytes: room for some of the names.
 pub(super) const LIMITS: [u64; 3] = [600_000, 800_000, 1_000_000];
+
+/// What entries are made by.
+const RECIPES: [Option<&str>; 4] = [None, None, Some("one"), Some("two")];
 
 /// The byte that says that the worker starts to work.
 pub(super) const READY: u8 = b'!';
@@ -78,7 +83,8 @@ impl<'a> Worker<'a> {
             80..86 => (b't', Self::temporary),
             86..90 => (b'm', Self::set_limit),
             90..94 => (b'r', |_, cache| cache.reclaim().map_err(failed("reclaim"))),
-            94..97 => (b'f', Self::copy),
+            94..96 => (b'f', Self::copy),
+            96..98 => (b'p', Self::prune),
             _ => (b'O', |worker, _| {
                 worker.cache = None;
                 Ok(())
@@ -88,8 +94,7 @@ impl<'a> Worker<'a> {
         let cache = match &self.cache {
             Some(cache) => Arc::clone(cache),
             None => {
-                let cache =
-                    Cache::open(&self.arguments.cache, CacheOptions::default()).map_err(failed("open"))?;
+                let cache = Cache::open(&self.arguments.cache, self.options()).map_err(failed("open"))?;
                 Arc::clone(self.cache.insert(cache))
             }
         };
@@ -109,11 +114,38 @@ impl<'a> Worker<'a> {
         }
     }
 
+    fn options(&mut self) -> CacheOptions {
+        let durability = match self.dice.below(8) {
+            0 => Durability::Before,
+            1..4 => Durability::Off,
+            _ => Durability::Deferred,
+        };
+        CacheOptions { durability, ..CacheOptions::default() }
+    }
+
+    /// What an entry was made by: something of its own, or nothing that anybody cares about.
+    fn recipe(&mut self) -> Option<&'static str> {
+        let index = usize::try_from(self.dice.below(RECIPES.len() as u64)).unwrap_or_default();
+        RECIPES.get(index).copied().flatten()
+    }
+
     /// Loads an entry, which must be whole, and stay so while it is held.
     fn load(&mut self, cache: &Arc<Cache>) -> Result<(), String> {
         let name = self.name();
-        let Some(guard) = cache.load(&name).map_err(failed("load"))? else { return Ok(()) };
+        let wanted = self.recipe();
+        let guard = match wanted {
+            Some(recipe) => cache.load_made_by(&name, recipe),
+            None => cache.load(&name),
+        };
+        let Some(guard) = guard.map_err(failed("load"))? else { return Ok(()) };
         content::check(&guard.data(), &name).map_err(|text| format!("loaded: {text}"))?;
+        let made_by = content::recipe(&guard.data());
+        if guard.info().get("recipe").and_then(|value| value.as_str()) != made_by.as_deref() {
+            return Err(format!("`{name}` says {:?}, and its content was made by {made_by:?}", guard.info()));
+        }
+        if wanted.is_some() && made_by.is_some() && wanted != made_by.as_deref() {
+            return Err(format!("`{name}` was made by {made_by:?}, and {wanted:?} was asked for"));
+        }
         if self.dice.once_in(3) {
             self.linger();
             content::check(&guard.data(), &name).map_err(|text| format!("while held: {text}"))?;
@@ -192,6 +224,15 @@ impl<'a> Worker<'a> {
         let index = usize::try_from(self.dice.below(LIMITS.len() as u64)).unwrap_or_default();
         let maximum = LIMITS.get(index).copied().unwrap_or_default();
         cache.set_maximum_size(MaximumSize::Bytes(maximum)).map_err(failed("set limit"))
+    }
+
+    fn prune(&mut self, cache: &Arc<Cache>) -> Result<(), String> {
+        let target = match self.dice.below(3) {
+            0 => PruneTarget::Unused(Duration::from_millis(20)),
+            _ => PruneTarget::Size(self.dice.below(LIMITS[0])),
+        };
+        let options = PruneOptions { target, objects: true, downloads: true, dry_run: false };
+        cache.prune(&options).map(|_| ()).map_err(failed("prune"))
     }
 
     /// Starts from a copy of an entry, as a build does that goes on from a checkpoint.

@@ -1,7 +1,7 @@
 //! Content that proves itself: whose it is, and that nothing of it is missing, changed or too much.
 //!
 //! ```text
-//! about          JSON: {"name": NAME, "files": {PATH: [BYTES, SHA-256], …}}; written last
+//! about          JSON: {"name": NAME, "recipe": RECIPE, "files": {PATH: [BYTES, SHA-256], …}}; written last
 //! f0, d1/f1, …   a line `NAME PATH`, then what the seed gives
 //! ```
 
@@ -23,6 +23,11 @@ const BYTES: u64 = 32 << 10;
 
 /// Fills a directory with the content of an entry.
 pub fn fill(directory: &Path, name: &str, seed: u64) -> std::io::Result<()> {
+    fill_made_by(directory, name, seed, None)
+}
+
+/// Fills a directory with the content of an entry that was made by a recipe.
+pub fn fill_made_by(directory: &Path, name: &str, seed: u64, recipe: Option<&str>) -> std::io::Result<()> {
     let mut dice = Dice::new(seed);
     let mut files = serde_json::Map::new();
     for number in 0..=dice.below(FILES) {
@@ -40,8 +45,14 @@ pub fn fill(directory: &Path, name: &str, seed: u64) -> std::io::Result<()> {
         fs::File::create_new(file)?.write_all(&bytes)?;
         files.insert(path, json!([length, digest(&bytes)]));
     }
-    let about = json!({"name": name, "files": files});
+    let about = json!({"name": name, "recipe": recipe, "files": files});
     fs::File::create_new(directory.join(ABOUT))?.write_all(about.to_string().as_bytes())
+}
+
+/// The recipe that content was made by; none if it does not say.
+pub fn recipe(directory: &Path) -> Option<String> {
+    let about: Value = serde_json::from_slice(&fs::read(directory.join(ABOUT)).ok()?).ok()?;
+    about["recipe"].as_str().map(str::to_owned)
 }
 
 /// Checks that a directory holds all content of an entry and nothing else, and says what is wrong.
@@ -95,6 +106,14 @@ mod tests {
     use super::*;
 
     #[test]
+    fn content_says_which_recipe_made_it() {
+        let directory = tempfile::tempdir().expect("a directory");
+        fill_made_by(directory.path(), "a", 9, Some("r")).expect("content");
+        check(directory.path(), "a").expect("it is whole");
+        assert_eq!(recipe(directory.path()).as_deref(), Some("r"));
+    }
+
+    #[test]
     fn whatever_is_wrong_with_content_is_found() {
         let whole = || {
             let directory = tempfile::tempdir().expect("a directory");
@@ -103,6 +122,7 @@ mod tests {
         };
         let directory = whole();
         check(directory.path(), "a").expect("it is whole");
+        assert_eq!(recipe(directory.path()).as_deref(), None);
         let mut files = BTreeMap::new();
         collect(directory.path(), directory.path(), &mut files).expect("files");
         assert!(files.len() > 3, "several files: {:?}", files.keys());
