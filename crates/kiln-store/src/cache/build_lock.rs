@@ -14,6 +14,7 @@ use rustix::fs::OFlags;
 use rustix::io::Errno;
 
 use super::files::FILE_MODE;
+use super::hooks::Point;
 use super::{Cache, CacheError, LOCKED_BUILDS, name};
 
 /// The pauses between two tries grow from the first to the last.
@@ -59,6 +60,7 @@ impl Cache {
                 }
                 other => File::from(other.map_err(self.root.failed("open", &path))?),
             };
+            self.root.at(Point::Opened);
             match lock::try_lock(&file, Kind::Write).map_err(self.root.failed("lock", &path))? {
                 Attempt::Contended => return Ok(None),
                 Attempt::Acquired if self.root.leads_to(&path, &file)?.is_some() => {
