@@ -7,4 +7,8 @@ mod crashpoint;
 mod durability;
 mod interop;
 mod object;
+mod races;
 mod tree;
+mod tree_disk;
+mod tree_filesystems;
+mod tree_limits;
