@@ -329,6 +329,11 @@ impl Entry {
         (std::mem::take(&mut self.entry), self.lock.take())
     }
 
+    /// Its bytes have been given back.
+    pub(super) fn mark_given_back(&mut self) {
+        self.accounted = false;
+    }
+
     /// Has the entry's bytes given back before it vanishes.
     pub(super) fn mark_accounted(&mut self) {
         self.accounted = true;

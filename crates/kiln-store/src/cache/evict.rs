@@ -1,8 +1,12 @@
 //! Making room: what was used least recently goes first, and what is in use stays.
 
 use std::io::ErrorKind;
+use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Sender, channel};
+use std::thread::JoinHandle;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use kiln_sys::lock::Kind;
 use rustix::fs::{FileType, Stat};
@@ -12,9 +16,9 @@ use super::downloads::Download;
 use super::entry::{Entry, Refusal, Tried, remove_entry};
 use super::files::{Locked, Root};
 use super::hooks::Point;
-use super::info::accounted;
+use super::info::{accounted, parse_info};
 use super::journal::{GRAVE, owed};
-use super::{Cache, CacheError, DATA, OBJECT_LOCK, OBJECTS, UNINTERRUPTED, name};
+use super::{Cache, CacheError, DATA, OBJECT_INFO, OBJECT_LOCK, OBJECTS, UNINTERRUPTED, name};
 use crate::tree;
 
 /// More than what is asked for is freed, so that the next one need not do all of this again.
@@ -31,16 +35,60 @@ enum Candidate {
 
 /// Evicts objects: they are moved into one entry without a name, a grave, whose bytes are given back in one step when
 /// it is closed, and which is removed then.
+///
+/// While further ones are moved, a thread removes the data of those that are in the grave. What says how much is to be
+/// given back for them stays until then.
 #[derive(Debug)]
 pub(super) struct Burial<'a> {
     cache: &'a Arc<Cache>,
     grave: Option<Entry>,
     buried: usize,
+    /// The bytes to be given back.
+    owed: u64,
+    undertaker: Option<Undertaker>,
+}
+
+/// For fewer entries than this no thread is started.
+const WORTH_A_THREAD: usize = 8;
+
+/// Removes the data of evicted entries, as far as it gets.
+#[derive(Debug)]
+struct Undertaker {
+    places: Sender<PathBuf>,
+    stop: Arc<AtomicBool>,
+    thread: JoinHandle<()>,
+}
+
+impl Undertaker {
+    fn start() -> Option<Self> {
+        let (places, received) = channel::<PathBuf>();
+        let stop = Arc::new(AtomicBool::new(false));
+        let stopped = Arc::clone(&stop);
+        let work = move || {
+            for place in received {
+                if stopped.load(Ordering::Relaxed) {
+                    return;
+                }
+                // Whatever stays is removed, or reported, when the grave is.
+                let _ = tree::remove(&place.join(DATA), &stopped);
+                let _ = std::fs::remove_file(place.join(OBJECT_LOCK));
+            }
+        };
+        let thread = std::thread::Builder::new().name("kiln-evict".to_owned()).spawn(work).ok()?;
+        Some(Self { places, stop, thread })
+    }
+
+    fn finish(self) {
+        self.stop.store(true, Ordering::Relaxed);
+        drop(self.places);
+        // It has nothing to say; a panic in it was printed.
+        let _ = self.thread.join();
+    }
 }
 
 impl<'a> Burial<'a> {
     pub(super) const fn new(cache: &'a Arc<Cache>) -> Self {
-        Self { cache, grave: None, buried: 0 }
+        Self { cache, grave: None, buried: 0, owed: 0, undertaker: None }
     }
 
     /// Evicts an object unless it is locked or was used since it was looked at; says how many bytes it was accounted
@@ -61,18 +109,36 @@ impl<'a> Burial<'a> {
         if last_use(&stat) != last_used {
             return Ok(None);
         }
-        let size = self.cache.committed_info(&victim)?.as_ref().map_or(0, accounted);
-        root.rename_over(&victim, &grave.file(&format!("{DATA}/{}", self.buried)))?;
+        let info = root.read(&format!("{victim}/{OBJECT_INFO}"))?;
+        let size = info.as_deref().and_then(parse_info).as_ref().map_or(0, accounted);
+        let place = grave.file(&format!("{DATA}/{}", self.buried));
+        root.rename_over(&victim, &place)?;
         self.buried += 1;
+        self.owed += size;
         // Who opened its lock file before finds that its name leads nowhere.
         drop(lock);
         root.at(Point::Retired);
+        if self.buried == WORTH_A_THREAD {
+            self.undertaker = Undertaker::start();
+        }
+        if let Some(undertaker) = &self.undertaker {
+            // One that has died has panicked, which was printed.
+            let _ = undertaker.places.send(root.path().join(place));
+        }
         Ok(Some(size))
     }
 
     /// Gives the bytes back and removes what was evicted.
     pub(super) fn close(self) -> Result<(), CacheError> {
-        self.grave.map_or(Ok(()), Entry::discard)
+        if let Some(undertaker) = self.undertaker {
+            undertaker.finish();
+        }
+        let Some(mut grave) = self.grave else { return Ok(()) };
+        if self.cache.give_back_bytes(&grave.entry, self.owed).is_ok() {
+            grave.mark_given_back();
+        }
+        // Else it is tried again, with all that can be done to make room for it.
+        grave.discard()
     }
 }
 
@@ -213,7 +279,7 @@ impl Cache {
     }
 
     /// Removes an entry of a dead process, whose lock is held, and gives back what it is accounted with.
-    pub(super) fn bury(&self, entry: &str, stop: &std::sync::atomic::AtomicBool) -> Result<(), CacheError> {
+    pub(super) fn bury(&self, entry: &str, stop: &AtomicBool) -> Result<(), CacheError> {
         if owed(&self.root, entry)? > 0 {
             self.give_back_on_full_disk(entry)?;
         }
@@ -234,9 +300,31 @@ pub(super) fn since_epoch(time: SystemTime) -> LastUse {
     }
 }
 
+/// The other way round.
+pub(super) fn time((seconds, nanoseconds): LastUse) -> SystemTime {
+    let nanoseconds = u32::try_from(nanoseconds).unwrap_or(0);
+    match u64::try_from(seconds) {
+        Ok(seconds) => UNIX_EPOCH + Duration::new(seconds, nanoseconds),
+        Err(_) => UNIX_EPOCH,
+    }
+}
+
 /// Whether a path relative to the cache's directory leads to something without a name of its own.
 pub(super) fn is_anonymous(path: &str) -> bool {
     path.rsplit('/').next().is_some_and(|name| name.starts_with(name::ANONYMOUS))
+}
+
+/// All entries with the time of their last use and the bytes that they are accounted with, the oldest first.
+pub(super) fn sizes_by_last_use(root: &Root) -> Result<Vec<(LastUse, String, u64)>, CacheError> {
+    let mut found = Vec::new();
+    for (last_used, name) in by_last_use(root)? {
+        if let Some(info) =
+            root.read(&format!("{OBJECTS}/{name}/{OBJECT_INFO}"))?.as_deref().and_then(parse_info)
+        {
+            found.push((last_used, name, accounted(&info)));
+        }
+    }
+    Ok(found)
 }
 
 /// The names of all entries with the time of their last use, the oldest first.

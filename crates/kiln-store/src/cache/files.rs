@@ -22,6 +22,9 @@ pub(super) const FILE_MODE: Mode = Mode::from_raw_mode(0o644);
 /// How often something is tried to be made while others clean up what is just being made.
 pub(super) const TRIES: usize = 64;
 
+/// More than what most files of the cache hold.
+const USUAL_SIZE: usize = 1024;
+
 /// How an attempt to open and lock a file ended.
 #[derive(Debug)]
 pub(super) enum Locked {
@@ -303,8 +306,14 @@ impl Root {
             Err(Errno::NOENT | Errno::NOTDIR | Errno::STALE) => return Ok(None),
             other => other.map_err(self.failed("open", file))?,
         };
-        let mut text = Vec::with_capacity(256);
-        File::from(opened).read_to_end(&mut text).map_err(self.failed("read", file))?;
+        // These files are small, and one call reads all of them; the standard library asks for sizes first.
+        let mut buffer = [0; USUAL_SIZE];
+        let count = rustix::io::retry_on_intr(|| rustix::io::read(&opened, &mut buffer))
+            .map_err(self.failed("read", file))?;
+        let mut text = buffer.get(..count).unwrap_or_default().to_vec();
+        if count == USUAL_SIZE {
+            File::from(opened).read_to_end(&mut text).map_err(self.failed("read", file))?;
+        }
         Ok(Some(text))
     }
 

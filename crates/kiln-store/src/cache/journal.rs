@@ -79,7 +79,11 @@ impl Cache {
 
     /// Takes the bytes of an entry without a name off what is accounted, if they are still in it.
     pub(super) fn give_back(&self, entry: &str) -> Result<(), CacheError> {
-        let bytes = owed(&self.root, entry)?;
+        self.give_back_bytes(entry, owed(&self.root, entry)?)
+    }
+
+    /// Takes as many bytes as an entry without a name is accounted with off what is accounted.
+    pub(super) fn give_back_bytes(&self, entry: &str, bytes: u64) -> Result<(), CacheError> {
         if bytes == 0 {
             return Ok(());
         }

@@ -4,9 +4,9 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::downloads::{Download, Evictor, Keep};
-use super::evict::{Burial, since_epoch};
-use super::inspect::{EntryKind, Listed};
-use super::{Cache, CacheError, MaximumSize};
+use super::evict::{Burial, LastUse, sizes_by_last_use, time};
+use super::inspect::{EntryKind, is_held};
+use super::{Cache, CacheError, MaximumSize, OBJECTS};
 
 /// How far a cache is pruned.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -76,18 +76,18 @@ pub struct PruneReport {
 }
 
 enum Candidate {
-    Object(Listed),
+    Object { name: String, size: u64, last_used: LastUse },
     Download(Download),
 }
 
 impl Candidate {
     fn pruned(&self) -> Pruned {
         match self {
-            Self::Object(object) => Pruned {
+            Self::Object { name, size, last_used } => Pruned {
                 kind: EntryKind::Object,
-                name: object.name.clone(),
-                size: object.size,
-                last_used: object.last_used,
+                name: name.clone(),
+                size: *size,
+                last_used: time(*last_used),
             },
             Self::Download(download) => Pruned {
                 kind: EntryKind::Download,
@@ -100,7 +100,7 @@ impl Candidate {
 
     fn last_used(&self) -> SystemTime {
         match self {
-            Self::Object(object) => object.last_used,
+            Self::Object { last_used, .. } => time(*last_used),
             Self::Download(download) => download.last_used,
         }
     }
@@ -140,7 +140,7 @@ impl Cache {
                 continue;
             }
             let pruned = candidate.pruned();
-            match remove(&candidate, options.dry_run, &evictor, &mut burial)? {
+            match remove(self, &candidate, options.dry_run, &evictor, &mut burial)? {
                 Ok(freed) => {
                     report.freed += freed;
                     wanted = wanted.saturating_sub(freed);
@@ -162,7 +162,9 @@ impl Cache {
     fn candidates(&self, options: &PruneOptions) -> Result<Vec<Candidate>, CacheError> {
         let mut candidates = Vec::new();
         if options.objects {
-            candidates.extend(self.list_objects()?.into_iter().map(Candidate::Object));
+            for (last_used, name, size) in sizes_by_last_use(&self.root)? {
+                candidates.push(Candidate::Object { name, size, last_used });
+            }
         }
         if options.downloads {
             candidates.extend(self.list_downloads()?.into_iter().map(Candidate::Download));
@@ -173,16 +175,22 @@ impl Cache {
 }
 
 fn remove(
+    cache: &Cache,
     candidate: &Candidate,
     dry_run: bool,
     evictor: &Evictor<'_>,
     burial: &mut Burial<'_>,
 ) -> Result<Result<u64, KeptBecause>, CacheError> {
     match candidate {
-        Candidate::Object(object) if object.in_use => Ok(Err(KeptBecause::InUse)),
-        Candidate::Object(object) if dry_run => Ok(Ok(object.size)),
-        Candidate::Object(object) => {
-            let taken = burial.take(&object.name, since_epoch(object.last_used))?;
+        Candidate::Object { name, size, .. } if dry_run => {
+            Ok(if is_held(&cache.directory().join(OBJECTS).join(name))? {
+                Err(KeptBecause::InUse)
+            } else {
+                Ok(*size)
+            })
+        }
+        Candidate::Object { name, last_used, .. } => {
+            let taken = burial.take(name, *last_used)?;
             Ok(taken.ok_or(KeptBecause::InUse))
         }
         Candidate::Download(download) => match evictor.keeps(download) {
