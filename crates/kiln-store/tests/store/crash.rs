@@ -14,7 +14,7 @@ use crate::common::{GO_ON, scratch};
 const VARIABLE: &str = "KILN_STORE_CRASH";
 
 /// Starts a process that works in the cache, and waits until it says that it does.
-fn start(directory: &Path, work: &str) -> Child {
+pub(crate) fn start(directory: &Path, work: &str) -> Child {
     let mut child = Command::new(std::env::current_exe().expect("this program"))
         .args(["--exact", "crash::the_process_that_dies", "--ignored", "--nocapture"])
         .env(VARIABLE, format!("{work}:{}", directory.display()))
@@ -28,7 +28,7 @@ fn start(directory: &Path, work: &str) -> Child {
     child
 }
 
-fn kill(mut child: Child) {
+pub(crate) fn kill(mut child: Child) {
     child.kill().expect("kill");
     let status = child.wait().expect("wait");
     assert_eq!(

@@ -5,6 +5,7 @@ mod common;
 mod crash;
 mod crashpoint;
 mod durability;
+mod filesystems;
 mod full;
 mod interop;
 mod object;
