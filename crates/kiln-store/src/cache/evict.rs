@@ -95,10 +95,13 @@ impl<'a> Burial<'a> {
     /// with.
     pub(super) fn take(&mut self, name: &str, last_used: LastUse) -> Result<Option<u64>, CacheError> {
         let root = &self.cache.root;
-        let grave = match &mut self.grave {
-            Some(grave) => grave,
-            none => none.insert(self.cache.grave()?),
-        };
+        if self.grave.is_none() {
+            self.grave = match self.cache.grave() {
+                // There is no room even for a grave; what is evicted without one makes it.
+                Err(error) if is_full(&error) => None,
+                made => Some(made?),
+            };
+        }
         root.at(Point::Chosen);
         let victim = format!("{OBJECTS}/{name}");
         let Locked::Held(lock, stat) =
@@ -111,8 +114,15 @@ impl<'a> Burial<'a> {
         }
         let info = root.read(&format!("{victim}/{OBJECT_INFO}"))?;
         let size = info.as_deref().and_then(parse_info).as_ref().map_or(0, accounted);
-        let place = grave.file(&format!("{DATA}/{}", self.buried));
-        root.rename_over(&victim, &place)?;
+        let place = self.grave.as_ref().map(|grave| grave.file(&format!("{DATA}/{}", self.buried)));
+        let moved = place.as_ref().map_or(Ok(false), |place| match root.rename_over(&victim, place) {
+            Err(error) if is_full(&error) => Ok(false),
+            moved => moved.map(|()| true),
+        })?;
+        let (Some(place), true) = (place, moved) else {
+            self.cache.evict_alone(&victim)?;
+            return Ok(Some(size));
+        };
         self.buried += 1;
         self.owed += size;
         // Who opened its lock file before finds that its name leads nowhere.
@@ -179,6 +189,15 @@ impl Cache {
         Ok(freed)
     }
 
+    /// Removes an entry whose lock is held, in more steps and with less room than a grave takes.
+    fn evict_alone(&self, entry: &str) -> Result<(), CacheError> {
+        let nameless = format!("{OBJECTS}/{}", name::anonymous()?);
+        // Without its name first: whoever dies here leaves nothing that looks like an entry.
+        self.root.rename_new(entry, &nameless).map_err(self.root.failed("remove", entry))?;
+        self.give_back_on_full_disk(&nameless)?;
+        remove_entry(&self.root, &nameless, &UNINTERRUPTED)
+    }
+
     /// Makes an entry for evicted ones.
     pub(super) fn grave(self: &Arc<Self>) -> Result<Entry, CacheError> {
         let mut grave = self.entry(OBJECTS)?;
@@ -190,7 +209,7 @@ impl Cache {
     /// Gives the bytes of an entry without a name back, and makes the room on the disk for that if need be.
     pub(super) fn give_back_on_full_disk(&self, entry: &str) -> Result<(), CacheError> {
         match self.give_back(entry) {
-            Err(CacheError::Io { source, .. }) if source.kind() == ErrorKind::StorageFull => {}
+            Err(error) if is_full(&error) => {}
             other => return other,
         }
         // What says how much it is must stay.
@@ -259,11 +278,7 @@ impl Cache {
                 if let Some(info) = self.committed_info(path)? {
                     return Ok(Some(info));
                 }
-                // Without its name first: whoever dies here leaves nothing that looks like an entry.
-                let nameless = format!("{OBJECTS}/{}", name::anonymous()?);
-                self.root.rename_new(path, &nameless).map_err(self.root.failed("remove", path))?;
-                self.give_back_on_full_disk(&nameless)?;
-                remove_entry(&self.root, &nameless, &UNINTERRUPTED)?;
+                self.evict_alone(path)?;
                 Ok(None)
             }
         }
@@ -285,6 +300,11 @@ impl Cache {
         }
         remove_entry(&self.root, entry, stop)
     }
+}
+
+fn is_full(error: &CacheError) -> bool {
+    matches!(error, CacheError::Io { source, .. }
+        if matches!(source.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded))
 }
 
 /// When an entry was last used: the access time of its lock file.

@@ -23,6 +23,7 @@ mod new;
 mod store;
 
 use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicBool;
 
 use serde_json::Value;
 
@@ -32,6 +33,7 @@ pub use new::NewObject;
 pub use store::{ObjectStore, StoreOptions};
 
 use crate::cache::{Entry, LoadGuard, Refusal};
+use crate::tree::{self, CopyOptions};
 
 const TREE: &str = "tree";
 const META: &str = "meta";
@@ -132,6 +134,15 @@ impl Object {
             Home::Staging(entry) => entry.data(),
         }
     }
+}
+
+/// Fills the data of a new object, which holds nothing but an empty tree or nothing at all, with a clone of another
+/// one's.
+fn clone_data(from: &Path, to: &Path, interrupt: &AtomicBool) -> Result<(), ObjectError> {
+    let (tree, meta) = (to.join(TREE), to.join(META));
+    tree::remove(&tree, interrupt)?;
+    tree::clone_root(&from.join(TREE), &tree, CopyOptions::default(), interrupt)?;
+    Ok(tree::copy(&from.join(META), &meta, CopyOptions::default(), interrupt)?)
 }
 
 fn metadata_file(data: &Path, key: &str) -> PathBuf {

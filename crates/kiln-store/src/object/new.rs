@@ -1,7 +1,7 @@
 //! Objects that are being made.
 
-use std::fs::{File, Permissions};
-use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::fs::File;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -9,13 +9,11 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use serde_json::Value;
 
 use super::{
-    Home, INFO, Key, META, Object, ObjectError, ObjectStore, Outcome, TREE, metadata_file, read_metadata,
+    Home, INFO, Key, META, Object, ObjectError, ObjectStore, Outcome, TREE, clone_data, metadata_file,
+    read_metadata,
 };
 use crate::cache::{Commit, Entry, Refusal};
 use crate::tree;
-
-/// The mode of a new tree's root, whatever the umask.
-const ROOT_MODE: u32 = 0o755;
 
 /// The unit in which the kernel counts allocated space.
 const SECTOR: u64 = 512;
@@ -41,11 +39,9 @@ impl NewObject {
         let entry = store.cache().stage()?;
         let data = entry.data();
         let tree = data.join(TREE);
-        for directory in [&tree, &data.join(META)] {
-            std::fs::create_dir(directory).map_err(ObjectError::io("create directory", directory))?;
-        }
-        std::fs::set_permissions(&tree, Permissions::from_mode(ROOT_MODE))
-            .map_err(ObjectError::io("set mode of", &tree))?;
+        tree::create_root(&tree)?;
+        let meta = data.join(META);
+        std::fs::create_dir(&meta).map_err(ObjectError::io("create directory", &meta))?;
         let created = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_secs());
         let created = i64::try_from(created).unwrap_or(i64::MAX);
         let info = metadata_file(&data, INFO);
@@ -72,7 +68,7 @@ impl NewObject {
 
     /// Replaces the tree and the metadata by a clone of another object's.
     pub fn init_from(&mut self, base: &Object) -> Result<(), ObjectError> {
-        self.entry.fill_from(&base.data(), self.store.interrupt())?;
+        clone_data(&base.data(), &self.entry.data(), self.store.interrupt())?;
         let info = read_metadata(&self.entry.data(), INFO)?;
         // Times that a stage of the base has set count from when the base was begun.
         if let Some(created) = info.as_ref().and_then(|info| info.get("created")).and_then(Value::as_i64) {
@@ -113,7 +109,7 @@ impl NewObject {
         if let Some(recipe) = stage.recipe {
             copy.note_recipe(recipe);
         }
-        copy.fill_from(&data, self.store.interrupt())?;
+        clone_data(&data, &copy.data(), self.store.interrupt())?;
         Ok(match copy.commit(stage.id)? {
             Commit::Kept(_) => Outcome::Kept,
             Commit::Exists(_) => Outcome::Exists,

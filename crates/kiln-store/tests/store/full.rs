@@ -238,7 +238,7 @@ const OPERATIONS: &[Operation] = &[
                 PruneOptions { target: PruneTarget::All, objects: true, downloads: true, dry_run: false };
             cache.prune(&options).map(|_| ())
         },
-        always: false,
+        always: true,
         result: &[],
     },
 ];
