@@ -17,6 +17,10 @@ const USUAL_SIZE: usize = 256;
 /// The extended attributes that a new file inherits from its directory's default ACL.
 const ACLS: [&CStr; 2] = [c"system.posix_acl_access", c"system.posix_acl_default"];
 
+/// The same on XFS, which lists each ACL by both names. Under this one other file systems would take it for an
+/// attribute like any other.
+const ACL_ALIASES: [&CStr; 2] = [c"trusted.SGI_ACL_FILE", c"trusted.SGI_ACL_DEFAULT"];
+
 /// An open file or directory, or an entry that cannot be opened, by an absolute path that reaches it.
 #[derive(Clone, Copy)]
 pub(super) enum Target<'a> {
@@ -55,7 +59,7 @@ pub(super) fn times(stat: &Statx) -> Timestamps {
     Timestamps { last_access: time(stat.stx_atime), last_modification: time(stat.stx_mtime) }
 }
 
-/// Reads all extended attributes; a file system that knows none has none.
+/// Reads all extended attributes, ACLs once; a file system that knows none has none.
 pub(super) fn xattrs(target: Target<'_>) -> Result<Xattrs, Errno> {
     let list = grow(|buffer| match target {
         Target::Open(file) => rustix::fs::flistxattr(file, buffer),
@@ -66,8 +70,12 @@ pub(super) fn xattrs(target: Target<'_>) -> Result<Xattrs, Errno> {
         other => other?,
     };
     let mut attributes = Vec::new();
-    for name in list.split_inclusive(|byte| *byte == 0) {
-        let Ok(name) = CStr::from_bytes_with_nul(name) else { continue };
+    let names = || list.split_inclusive(|byte| *byte == 0).flat_map(CStr::from_bytes_with_nul);
+    for name in names() {
+        let alias = ACL_ALIASES.iter().position(|alias| *alias == name);
+        if alias.and_then(|index| ACLS.get(index)).is_some_and(|acl| names().any(|name| name == *acl)) {
+            continue;
+        }
         let value = grow(|buffer| match target {
             Target::Open(file) => rustix::fs::fgetxattr(file, name, buffer),
             Target::Path(path) => rustix::fs::lgetxattr(path, name, buffer),

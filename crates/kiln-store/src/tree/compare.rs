@@ -13,7 +13,7 @@ use serde::Serialize;
 
 use super::TreeError;
 use super::escape::escape;
-use super::scan::{Item, Listing, components, hexadecimal};
+use super::scan::{Item, Listing, hexadecimal, order};
 
 /// In which respect two trees differ at a path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -146,7 +146,7 @@ fn pairs<'a>(left: &'a [Item], right: &'a [Item]) -> Vec<(Option<&'a Item>, Opti
             (None, None) => return None,
             (Some(_), None) => Ordering::Less,
             (None, Some(_)) => Ordering::Greater,
-            (Some(one), Some(other)) => components(&one.path).cmp(components(&other.path)),
+            (Some(one), Some(other)) => order(&one.path, &other.path),
         };
         Some(match order {
             Ordering::Less => (left.next(), None),

@@ -1,11 +1,12 @@
 //! The complete listing of a tree, content aside, in the order of its paths.
 
+use std::cmp::Ordering;
 use std::collections::HashMap;
 use std::io::{self, Read};
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{self, AtomicBool};
 use std::sync::{Mutex, PoisonError};
 
 use rustix::fs::{FileType, Mode, OFlags, Statx};
@@ -82,8 +83,7 @@ impl Listing {
         let visitor = Scan::default();
         walk(root, tree, &visitor, interrupt)?;
         let mut items = visitor.items.into_inner().unwrap_or_else(PoisonError::into_inner);
-        // By components, so that a directory is followed by what is in it.
-        items.sort_unstable_by(|left, right| components(&left.path).cmp(components(&right.path)));
+        items.sort_unstable_by(|left, right| order(&left.path, &right.path));
         Ok(Self { root: again, path: tree.to_owned(), items })
     }
 
@@ -117,7 +117,7 @@ impl Listing {
         let mut hash = Sha256::new();
         let mut buffer = vec![0; PIECE];
         loop {
-            if interrupt.load(Ordering::Relaxed) {
+            if interrupt.load(atomic::Ordering::Relaxed) {
                 return Err(TreeError::Interrupted);
             }
             match file.read(&mut buffer) {
@@ -136,9 +136,14 @@ pub(super) fn hexadecimal(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// The components of a path; the root has none and so comes first.
-pub(super) fn components(path: &[u8]) -> impl Iterator<Item = &[u8]> {
-    path.split(|byte| *byte == b'/').filter(|component| !component.is_empty())
+/// Orders paths by their components, so that a directory is followed by what is in it; the root comes first.
+pub(super) fn order(left: &[u8], right: &[u8]) -> Ordering {
+    // Below all bytes that a name can have.
+    let rank = |byte: u8| if byte == b'/' { 0 } else { byte };
+    match left.iter().zip(right).find(|(left, right)| left != right) {
+        Some((left, right)) => rank(*left).cmp(&rank(*right)),
+        None => left.len().cmp(&right.len()),
+    }
 }
 
 #[derive(Default)]
@@ -181,5 +186,20 @@ impl Visit for Scan {
             read().map_err(|error| TreeError::io("read attributes of", at.path_of(entry))(error))?;
         self.add(at.node.relative().join(entry.file_name()), stat, target, xattrs);
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_are_in_the_order_of_their_components() {
+        let sorted: [&[u8]; 8] = [b"", b"a", b"a/b", b"a/b/c", b"a/c", b"a.b", b"ab", b"b"];
+        for (index, left) in sorted.iter().enumerate() {
+            for (other, right) in sorted.iter().enumerate() {
+                assert_eq!(order(left, right), index.cmp(&other), "{index} and {other}");
+            }
+        }
     }
 }

@@ -245,9 +245,13 @@ impl<V: Visit> Walk<'_, V> {
         if self.stop() {
             return self.release(node);
         }
-        match Entries::read(&fd) {
-            Ok((entries, all)) => {
-                if !all {
+        let read = Entries::read(&fd);
+        // Else dropped at once: held while directories above are removed, it would be something in each of
+        // them to the kernel, which looks for such things.
+        let unfinished = matches!(read, Ok((_, false))).then_some(fd);
+        match read {
+            Ok((entries, _)) => {
+                if let Some(fd) = unfinished {
                     // Below all others on the stack: read on when the tasks of this part are done.
                     node.pending.fetch_add(1, Ordering::Relaxed);
                     crew.add([Task::ReadOn { node: Arc::clone(&node), fd }], false);

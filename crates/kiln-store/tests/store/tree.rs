@@ -1,15 +1,14 @@
 //! Copying, removing, measuring, clamping and comparing trees.
 
-use std::ffi::{CString, OsStr};
+use std::ffi::OsStr;
 use std::fs;
-use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
 use std::sync::atomic::AtomicBool;
 
 use kiln_store::tree::{self, CopyOptions, TreeError};
-use rustix::fs::{CWD, IFlags, Mode, OFlags, XattrFlags};
+use rustix::fs::{IFlags, XattrFlags};
 
 use crate::common::{GO_ON, rich_tree, scratch, set_time};
 
@@ -199,36 +198,6 @@ fn root_immutable_files_are_copied_and_removed() {
 }
 
 #[test]
-fn paths_longer_than_the_kernel_takes_are_no_problem() {
-    let scratch = scratch();
-    let original = scratch.path().join("original");
-    fs::create_dir(&original).expect("directory");
-    let flags = OFlags::DIRECTORY | OFlags::CLOEXEC;
-    let mut at: OwnedFd = rustix::fs::open(&original, flags, Mode::empty()).expect("open");
-    let component = CString::new(vec![b'd'; 250]).expect("no NUL");
-    for _ in 0..40 {
-        rustix::fs::mkdirat(&at, &component, Mode::RWXU).expect("mkdir");
-        at = rustix::fs::openat(&at, &component, flags, Mode::empty()).expect("open");
-    }
-    let create = OFlags::CREATE | OFlags::WRONLY;
-    let file = rustix::fs::openat(&at, c"file", create, Mode::RWXU).expect("file");
-    rustix::io::write(&file, b"deep").expect("write");
-    rustix::fs::linkat(&at, c"file", &at, c"name", rustix::fs::AtFlags::empty()).expect("link");
-
-    let copy = scratch.path().join("copy");
-    tree::copy(&original, &copy, CopyOptions::default(), &GO_ON).expect("copy");
-    assert_eq!(differences(&original, &copy), Vec::<String>::new());
-    assert_eq!(
-        tree::measure(&original, &GO_ON).expect("measure"),
-        tree::measure(&copy, &GO_ON).expect("measure")
-    );
-    for tree in [original, copy] {
-        tree::remove(&tree, &GO_ON).expect("remove");
-        assert!(!tree.exists());
-    }
-}
-
-#[test]
 fn root_nothing_crosses_a_mount_point() {
     let scratch = scratch();
     let tree = scratch.path().join("tree");
@@ -362,19 +331,4 @@ fn removing_takes_links_and_files_and_nothing_alike() {
     }
     assert!(target.is_dir());
     assert_eq!(fs::read_dir(scratch.path()).expect("list").count(), 1);
-}
-
-#[test]
-fn many_entries_in_one_directory() {
-    let scratch = scratch();
-    let original = scratch.path().join("original");
-    fs::create_dir(&original).expect("directory");
-    let at = rustix::fs::openat(CWD, &original, OFlags::DIRECTORY, Mode::empty()).expect("open");
-    for index in 0..5000 {
-        rustix::fs::symlinkat("x", &at, format!("{index}")).expect("link");
-    }
-    let copy = scratch.path().join("copy");
-    tree::copy(&original, &copy, CopyOptions::default(), &GO_ON).expect("copy");
-    assert_eq!(fs::read_dir(&copy).expect("list").count(), 5000);
-    assert_eq!(differences(&original, &copy), Vec::<String>::new());
 }
