@@ -18,7 +18,7 @@ use super::files::{Locked, Root};
 use super::hooks::Point;
 use super::info::{accounted, parse_info};
 use super::journal::{GRAVE, owed};
-use super::{Cache, CacheError, DATA, OBJECT_INFO, OBJECT_LOCK, OBJECTS, UNINTERRUPTED, name};
+use super::{CACHE_SIZE, Cache, CacheError, DATA, OBJECT_INFO, OBJECT_LOCK, OBJECTS, UNINTERRUPTED, name};
 use crate::tree;
 
 /// More than what is asked for is freed, so that the next one need not do all of this again.
@@ -116,7 +116,7 @@ impl<'a> Burial<'a> {
         let size = info.as_deref().and_then(parse_info).as_ref().map_or(0, accounted);
         let place = self.grave.as_ref().map(|grave| grave.file(&format!("{DATA}/{}", self.buried)));
         let moved = place.as_ref().map_or(Ok(false), |place| match root.rename_over(&victim, place) {
-            Err(error) if is_full(&error) => Ok(false),
+            Err(error) if is_full(&error) || is_elsewhere(&error) => Ok(false),
             moved => moved.map(|()| true),
         })?;
         let (Some(place), true) = (place, moved) else {
@@ -193,9 +193,22 @@ impl Cache {
     fn evict_alone(&self, entry: &str) -> Result<(), CacheError> {
         let nameless = format!("{OBJECTS}/{}", name::anonymous()?);
         // Without its name first: whoever dies here leaves nothing that looks like an entry.
-        self.root.rename_new(entry, &nameless).map_err(self.root.failed("remove", entry))?;
+        match self.root.rename_new(entry, &nameless).map_err(self.root.failed("remove", entry)) {
+            Err(error) if is_elsewhere(&error) => return self.evict_in_place(entry),
+            renamed => renamed?,
+        }
         self.give_back_on_full_disk(&nameless)?;
         remove_entry(&self.root, &nameless, &UNINTERRUPTED)
+    }
+
+    /// Removes an entry whose lock is held and that cannot be renamed: it lies in a lower layer of an overlay. Whoever
+    /// dies here leaves too large a size, until somebody has the cache alone.
+    fn evict_in_place(&self, entry: &str) -> Result<(), CacheError> {
+        let info = self.root.read(&format!("{entry}/{OBJECT_INFO}"))?;
+        let bytes = info.as_deref().and_then(parse_info).as_ref().map_or(0, accounted);
+        remove_entry(&self.root, entry, &UNINTERRUPTED)?;
+        let size = self.lock_size()?;
+        self.root.replace(CACHE_SIZE, &size.bytes.saturating_sub(bytes).to_string())
     }
 
     /// Makes an entry for evicted ones.
@@ -235,6 +248,11 @@ impl Cache {
         };
         let removed = match self.root.exchange(entry, target) {
             Ok(()) => entry.to_owned(),
+            Err(error) if error.kind() == ErrorKind::CrossesDevices => {
+                self.evict_in_place(target)?;
+                self.root.rename_new(entry, target).map_err(self.root.failed("commit", target))?;
+                return Ok(Some(Tried::Kept));
+            }
             // The file system cannot: for a moment there is no entry of that name.
             Err(error) if matches!(error.kind(), ErrorKind::InvalidInput | ErrorKind::Unsupported) => {
                 let nameless = format!("{OBJECTS}/{}", name::anonymous()?);
@@ -300,6 +318,11 @@ impl Cache {
         }
         remove_entry(&self.root, entry, stop)
     }
+}
+
+/// Whether a directory cannot be renamed because it lies in a lower layer of an overlay.
+fn is_elsewhere(error: &CacheError) -> bool {
+    matches!(error, CacheError::Io { source, .. } if source.kind() == ErrorKind::CrossesDevices)
 }
 
 fn is_full(error: &CacheError) -> bool {

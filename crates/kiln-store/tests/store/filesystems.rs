@@ -198,3 +198,50 @@ fn root_the_cache_works_on_tmpfs() {
 fn root_the_cache_works_on_xfs() {
     works_on(Kind::Xfs);
 }
+
+/// As in a container whose image has a warm cache: nothing of the lower layer can be renamed.
+#[test]
+fn root_entries_of_a_lower_layer_are_evicted_and_replaced() {
+    let Some(disk) = Disk::new(Kind::Tmpfs) else { return };
+    let at = |name: &str| disk.root().join(name);
+    for name in ["lower", "upper", "work", "merged"] {
+        fs::create_dir(at(name)).expect(name);
+    }
+    let lower = at("lower/cache");
+    let cache = open(&lower);
+    cache.set_maximum_size(MaximumSize::Unlimited).expect("maximum");
+    for name in ["a", "b", "c"] {
+        drop(keep(cache.store().expect("entry"), name, Some("one")));
+    }
+    set_time(&lower.join("objects/a/object.lock"), 1, 0);
+    drop(cache);
+    let layers = format!(
+        "lowerdir={},upperdir={},workdir={}",
+        at("lower").display(),
+        at("upper").display(),
+        at("work").display()
+    );
+    let mounted = std::process::Command::new("mount")
+        .args(["-t", "overlay", "overlay", "-o", &layers])
+        .arg(at("merged"))
+        .status()
+        .expect("mount");
+    assert!(mounted.success());
+    let directory = at("merged/cache");
+    let cache = open(&directory);
+    let size = cache.size().expect("size");
+    cache.set_maximum_size(MaximumSize::Bytes(size)).expect("maximum");
+    // Evicted, the oldest first; then exchanged.
+    drop(keep(cache.store().expect("entry"), "d", Some("one")));
+    drop(keep(cache.store().expect("entry"), "c", Some("two")));
+    drop(cache);
+    let shape = at_rest(&directory);
+    assert!(!names(&shape).contains(&"a") && names(&shape).contains(&"d"), "{:?}", names(&shape));
+    let cache = open(&directory);
+    assert!(cache.load_made_by("c", "two").expect("load").is_some());
+    prune(&cache);
+    drop(cache);
+    assert_eq!(names(&at_rest(&directory)), Vec::<&str>::new());
+    let unmounted = std::process::Command::new("umount").arg(at("merged")).status().expect("umount");
+    assert!(unmounted.success());
+}
