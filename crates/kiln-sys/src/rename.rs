@@ -4,7 +4,7 @@ use std::ffi::CStr;
 use std::io;
 use std::os::fd::AsFd;
 
-use rustix::fs::{AtFlags, FileType, RenameFlags};
+use rustix::fs::{AtFlags, FileType, Mode, RenameFlags, makedev};
 use rustix::io::Errno;
 
 /// Renames an entry unless the new name is taken: then it fails with `EEXIST` (or `ENOTEMPTY`).
@@ -22,6 +22,24 @@ pub fn rename_new(old: (impl AsFd, &CStr), new: (impl AsFd, &CStr)) -> io::Resul
 /// Exchanges two entries in one step. There is no substitute where the file system does not know it.
 pub fn exchange(left: (impl AsFd, &CStr), right: (impl AsFd, &CStr)) -> io::Result<()> {
     Ok(rustix::fs::renameat_with(left.0, left.1, right.0, right.1, RenameFlags::EXCHANGE)?)
+}
+
+/// Renames an entry and leaves a *whiteout* under the old name: the character device 0:0, by which an overlay hides
+/// what a lower layer has there.
+///
+/// Where the file system knows no `RENAME_WHITEOUT` the two steps are done one after the other: for a moment the old
+/// name is free.
+pub fn rename_leaving_whiteout(old: (impl AsFd, &CStr), new: (impl AsFd, &CStr)) -> io::Result<()> {
+    let result = rustix::fs::renameat_with(&old.0, old.1, &new.0, new.1, RenameFlags::WHITEOUT);
+    match result {
+        Err(error) if refused(error) => whiteout_in_two_steps(old, new),
+        other => Ok(other?),
+    }
+}
+
+fn whiteout_in_two_steps(old: (impl AsFd, &CStr), new: (impl AsFd, &CStr)) -> io::Result<()> {
+    rustix::fs::renameat(&old.0, old.1, new.0, new.1)?;
+    Ok(rustix::fs::mknodat(old.0, old.1, FileType::CharacterDevice, Mode::empty(), makedev(0, 0))?)
 }
 
 /// Whether the answer means that the flags, not the names, are the trouble.
@@ -44,7 +62,7 @@ mod tests {
     use std::os::fd::OwnedFd;
     use std::path::{Path, PathBuf};
 
-    use rustix::fs::{Mode, OFlags};
+    use rustix::fs::OFlags;
 
     use super::*;
 
@@ -110,5 +128,24 @@ mod tests {
         exchange((&at, c"a"), (&at, c"full")).expect("exchange");
         assert!(scratch.0.join("a/x").is_dir());
         assert_eq!(scratch.read("full"), "a");
+    }
+
+    #[test]
+    fn root_a_whiteout_stays_under_the_old_name() {
+        use std::os::unix::fs::{FileTypeExt, MetadataExt};
+        type Rename = fn((&OwnedFd, &CStr), (&OwnedFd, &CStr)) -> io::Result<()>;
+        let ways: [(&str, Rename); 2] = [
+            ("whiteout", |old, new| rename_leaving_whiteout(old, new)),
+            ("whiteout-two-steps", |old, new| whiteout_in_two_steps(old, new)),
+        ];
+        for (name, rename) in ways {
+            let scratch = Scratch::new(name);
+            fill(&scratch.0);
+            let at = scratch.open();
+            rename((&at, c"a"), (&at, c"c")).expect(name);
+            assert_eq!(scratch.read("c"), "a");
+            let left = fs::symlink_metadata(scratch.0.join("a")).expect("whiteout");
+            assert!(left.file_type().is_char_device() && left.rdev() == 0, "{name}");
+        }
     }
 }
