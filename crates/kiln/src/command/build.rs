@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use clap::Args;
@@ -135,14 +136,21 @@ pub(crate) fn run(arguments: &Arguments) -> CliResult<ExitCode> {
         keep_owners: settings::keep_owners(),
         interrupted: &interrupted,
     };
-    let outcome = carry_out(&context, manifest, &plan, &|event: Event<'_>| presenter.event(&event));
+    let warnings = Mutex::new(Vec::new());
+    let outcome = carry_out(&context, manifest, &plan, &|event: Event<'_>| {
+        if let Event::Warning { message } = event {
+            warnings.lock().unwrap_or_else(PoisonError::into_inner).push(message.to_owned());
+        }
+        presenter.event(&event);
+    });
     presenter.finish();
     let outcome = outcome.map_err(|error| run_error(&error))?;
     if arguments.json {
-        let result = match manifest.format {
+        let mut result = match manifest.format {
             Format::One => present::result1(manifest, &outcome),
             Format::Two => present::result2(manifest, &outcome, &store),
         };
+        present::add_warnings(&mut result, warnings.into_inner().unwrap_or_else(PoisonError::into_inner));
         print(format_args!("{result}\n"));
     }
     conclude(&outcome, &presenter, arguments.json)

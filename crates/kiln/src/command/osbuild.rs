@@ -180,6 +180,8 @@ fn execute(
     let outcome = carry_out(&context, manifest, &plan, &|event: Event<'_>| {
         if log {
             log_event(&event);
+        } else if let Event::Warning { message } = event {
+            warn(message);
         }
     });
     let outcome = outcome.map_err(|error| build::run_error(&error))?;
@@ -232,6 +234,11 @@ fn monitor(arguments: &Arguments) -> CliResult<bool> {
     }
 }
 
+/// Warnings are for people: standard output may be for programs.
+fn warn(message: &str) {
+    say(format_args!("warning: {message}"));
+}
+
 fn log_event(event: &Event<'_>) {
     match event {
         Event::FetchStarted { source, .. } => print(format_args!("Starting pipeline source {source}\n")),
@@ -247,7 +254,7 @@ fn log_event(event: &Event<'_>) {
         Event::StageFinished { result, .. } => {
             print(format_args!("Finished module {} in {}\n", result.name, present::seconds(result.duration)));
         }
-        Event::Warning { message } => say(format_args!("warning: {message}")),
+        Event::Warning { message } => warn(message),
         Event::Download { .. }
         | Event::Waiting { .. }
         | Event::ExportStarted { .. }

@@ -48,6 +48,15 @@ pub(crate) fn result2(manifest: &Manifest, outcome: &Outcome, store: &ObjectStor
     Value::Object(result)
 }
 
+/// Adds what the user should know and what did not stop the build; without any there is no such member.
+pub(crate) fn add_warnings(result: &mut Value, warnings: Vec<String>) {
+    if let Some(result) = result.as_object_mut()
+        && !warnings.is_empty()
+    {
+        result.insert("warnings".to_owned(), warnings.into());
+    }
+}
+
 /// The result of a format-1 manifest.
 pub(crate) fn result1(manifest: &Manifest, outcome: &Outcome) -> Value {
     let Some(tree) = manifest.pipelines.get("tree") else { return json!({"success": true}) };

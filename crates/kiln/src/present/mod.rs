@@ -14,7 +14,7 @@ use std::io::Write as _;
 use clap::ValueEnum;
 use kiln_engine::event::Event;
 
-pub(crate) use json::{result1, result2};
+pub(crate) use json::{add_warnings, result1, result2};
 pub(crate) use plain::Plain;
 pub(crate) use progress::Progress;
 pub(crate) use summary::{MAKE_ROOM, failure, summary};

@@ -65,7 +65,8 @@ pub(crate) fn failure(outcome: &Outcome) -> CliError {
         if failed.len() > TAIL {
             error = error.place(format!("and {} more", failed.len() - TAIL));
         }
-        if failed.iter().any(|(_, _, reason)| reason.contains("No space left on device")) {
+        let full = ["No space left on device", "too little room"];
+        if failed.iter().any(|(_, _, reason)| full.iter().any(|word| reason.contains(word))) {
             return error.hint(MAKE_ROOM);
         }
         return error.hint("what was fetched is kept: run the same command again to go on from there");

@@ -166,6 +166,7 @@ fn help() {
 
     Commands:
       build    Build a manifest or a definition and export the results
+      cache    Look at the cache, prune it, verify it
       plan     Show what a build would fetch, build and use from the cache, and why
       inspect  Print a manifest with all its ids
       modules  List the native modules, or document one of them
@@ -215,7 +216,15 @@ fn help() {
                                           ids, stage names (repeat); all pipelines if left out
           --cache-max-size <SIZE>         Most that the cache may hold: bytes, or with a unit as
                                           `20GiB`, or `unlimited`
+          --cache-sync <WHEN>             When results reach the disk: `deferred` (flushed after they
+                                          are kept: until then only a crash of the machine loses them),
+                                          `before` (before they are kept: takes as long as the disk),
+                                          `off` (never flushed: after a crash of the machine they may be
+                                          incomplete); also by the variable `KILN_CACHE_SYNC` [default:
+                                          deferred]
           --json                          Print the result as JSON
+          --min-free <SIZE>               Keep so much of the cache's file system free: evict, or
+                                          refuse; as `5GiB` or `10%`
           --jobs <N>                      Build so many pipelines at the same time [default: 2]
           --downloads <N>                 Fetch so many files at the same time
           --stage-timeout <SECONDS>       Stop a stage that runs longer than so many seconds

@@ -2,6 +2,7 @@
 //!
 //! Tests that build are named `root_…`: building needs root.
 
+mod cache;
 mod commands;
 mod debian;
 mod interrupted;

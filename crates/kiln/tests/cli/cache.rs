@@ -1,0 +1,642 @@
+//! `kiln cache`, and the limits of the cache in builds.
+
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use kiln_store::cache::{Cache, CacheOptions};
+use kiln_testkit::http::Reply;
+use serde_json::{Value, json};
+
+use crate::manifests::{checksum, copy_files, download, good, manifest, mkdir, pipeline};
+use crate::world::{Finished, KILN, World, assert_shown, finish, names};
+
+const CONTENT: &[u8] = b"some content";
+
+impl World {
+    /// `kiln cache` with this world's cache.
+    fn cache_command(&self, arguments: &[&str]) -> Finished {
+        self.run(&[&["cache"], arguments, &["--cache", "cache"]].concat())
+    }
+
+    /// Builds something with a download: afterwards the cache has one of each.
+    fn build_with_download(&self) {
+        self.server.serve("/file", Reply::ok(CONTENT));
+        let manifest = download(&checksum(CONTENT), &self.server.url("/file"));
+        self.build(&manifest, &["--export", "tree"]).succeeded();
+    }
+
+    /// The path of the only object.
+    fn object(&self) -> PathBuf {
+        let objects = self.cache().join("objects");
+        let [name] = names(&objects).try_into().expect("one object");
+        objects.join(name)
+    }
+
+    fn download_path(&self) -> PathBuf {
+        self.cache().join("sources/org.osbuild.files").join(checksum(CONTENT))
+    }
+
+    fn open(&self) -> Arc<Cache> {
+        Cache::open(&self.cache(), CacheOptions::default()).expect("opened")
+    }
+
+    /// What `cache.info` says the limit is.
+    fn limit(&self) -> Value {
+        let info = fs::read_to_string(self.cache().join("cache.info")).expect("read");
+        serde_json::from_str::<Value>(&info).expect("JSON")["maximum-size"].clone()
+    }
+
+    /// Text with sizes and ages replaced; objects' sizes depend on the file system.
+    fn sizes(&self) -> insta::Settings {
+        let mut settings = self.settings();
+        settings.add_filter(r" *\d+(\.\d)? [kMGT]?B\b", " [SIZE]");
+        settings.add_filter(r" *(just now|\d+ (min|h|d) ago)", " [AGO]");
+        settings.add_filter(r"\b[0-9a-f]{12}\b", "[ID]");
+        settings.add_filter(r"file system:   .*", "file system:   [TYPE AND ROOM]");
+        settings.add_filter(r"\d+ % of the limit", "[N] % of the limit");
+        settings
+    }
+}
+
+/// Everything in a directory and what it is, without what looking may change.
+fn picture(directory: &Path) -> Vec<String> {
+    let mut found = Vec::new();
+    let mut todo = vec![directory.to_owned()];
+    while let Some(path) = todo.pop() {
+        let stat = fs::symlink_metadata(&path).expect("there");
+        let name = path.file_name().expect("a name");
+        // What was counted may be remembered.
+        if name == "kiln.sources" || name == "kiln.count" {
+            continue;
+        }
+        if stat.is_dir() {
+            todo.extend(fs::read_dir(&path).expect("read").map(|entry| entry.expect("an entry").path()));
+            found.push(format!("{}/", path.display()));
+        } else {
+            // The clock of last use.
+            let is_clock = name == "object.lock" || path.starts_with(directory.join("sources"));
+            let used = is_clock.then(|| stat.accessed().expect("a time"));
+            found.push(format!("{}: {} {used:?}", path.display(), stat.len()));
+        }
+    }
+    found.sort();
+    found
+}
+
+#[test]
+fn help_suffices() {
+    let world = World::new();
+    let cases: [(&[&str], &[&str]); 6] = [
+        (&["cache", "--help"], &["info", "ls", "du", "prune", "verify", "Examples:", "bytes", "seconds"]),
+        (&["cache", "info", "--help"], &["--cache", "--json", "file-system"]),
+        (&["cache", "ls", "--help"], &["--sort", "used", "size", "name", "last-used"]),
+        (&["cache", "du", "--help"], &["SHARED", "UNIQUE", "occupied"]),
+        (
+            &["cache", "prune", "--help"],
+            &["--to", "--older-than", "--all", "--dry-run", "--objects", "because"],
+        ),
+        (&["cache", "verify", "--help"], &["--repair", "outcome", "others-here"]),
+    ];
+    for (arguments, expected) in cases {
+        let help = world.run(arguments).succeeded();
+        for word in expected {
+            assert!(help.stdout.contains(word), "`{word}`: {}", help.shown());
+        }
+    }
+}
+
+#[test]
+fn mistakes() {
+    let world = World::new();
+    for verb in ["info", "ls", "du", "prune", "verify"] {
+        let expected = "exit code 2\n--- stderr\nerror: there is no cache in `cache`\n\
+                        hint: name the directory of one with `--cache`; `kiln build` makes it\n";
+        assert_eq!(world.cache_command(&[verb]).shown(), expected);
+    }
+    assert!(!world.cache().exists(), "looking makes none");
+    let cases: [&[&str]; 7] = [
+        &["prune", "--all", "--to", "5"],
+        &["prune", "--all", "--older-than", "5d"],
+        &["prune", "--to", "many"],
+        &["prune", "--older-than", "5"],
+        &["prune", "--objects", "--downloads"],
+        &["ls", "--sort", "colour"],
+        &["explode"],
+    ];
+    for arguments in cases {
+        let run = world.cache_command(arguments);
+        assert_eq!(run.code(), Some(2), "{arguments:?}: {}", run.shown());
+    }
+    for size in ["much", "101%", "1KB"] {
+        let run = world.run(&["build", "manifest.json", "--min-free", size]);
+        assert_eq!(run.code(), Some(2), "{size}: {}", run.shown());
+    }
+}
+
+#[test]
+fn root_info_of_a_cache() {
+    let world = World::new();
+    world.build_with_download();
+    let shown = world.cache_command(&["info"]);
+    world.sizes().bind(|| {
+        insta::assert_snapshot!(shown.shown(), @r#"
+    exit code 0
+    --- stdout
+    cache:         [DIR]/cache
+    file system:   [TYPE AND ROOM]
+    layout:        version 1
+    made in:       a boot that was not noted
+    limit: [SIZE]
+    objects:       1, [SIZE]
+    downloads:     1, [SIZE]
+    in the making: 0 entries
+    left behind:   0 entries
+    together: [SIZE], [N] % of the limit
+    "#)
+    });
+    fs::create_dir(world.cache().join("stage/uuid-dead")).expect("made");
+    let info = world.cache_command(&["info", "--json"]).succeeded().json();
+    let object: Value =
+        serde_json::from_slice(&fs::read(world.object().join("object.info")).expect("read")).expect("JSON");
+    assert_eq!(info["directory"], json!(world.cache()));
+    assert_eq!(info["version"], 1);
+    assert_eq!(info["limit"], world.limit());
+    assert_eq!(info["objects"], json!({"count": 1, "bytes": object["size"]}));
+    assert_eq!(info["downloads"], json!({"count": 1, "bytes": 4096}));
+    assert_eq!(info["size"], object["size"].as_u64().expect("a size") + 4096);
+    assert_eq!((&info["active"], &info["leftovers"]), (&json!(0), &json!(1)));
+    assert_eq!(info["boot-stamped"], false);
+    let place = &info["file-system"];
+    assert!(place["type"].is_string() && place["size"].as_u64() > place["free"].as_u64(), "{place}");
+    assert_eq!(names(&world.cache().join("stage")), ["uuid-dead"], "looking removes nothing");
+}
+
+#[test]
+fn root_entries_are_listed() {
+    let world = World::new();
+    world.build_with_download();
+    let list = world.cache_command(&["ls", "--json", "--sort", "name"]).succeeded().json();
+    let [object, download] = list.as_array().expect("an array").as_slice() else { panic!("{list}") };
+    assert_eq!(
+        (&object["kind"], &object["this-boot"], &object["in-use"]),
+        (&json!("object"), &json!(true), &json!(false))
+    );
+    assert_eq!(object["path"], json!(world.object()));
+    assert_eq!(object["flushed"], true, "the program has ended");
+    assert!(object["recipe"].as_str().is_some_and(|recipe| recipe.len() == 64), "{object}");
+    for time in ["created", "last-used"] {
+        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("now").as_secs();
+        assert!(object[time].as_u64().is_some_and(|time| now - 600 <= time && time <= now), "{object}");
+    }
+    let name = format!("org.osbuild.files/{}", checksum(CONTENT));
+    assert_eq!((&download["kind"], &download["name"]), (&json!("download"), &json!(name)));
+    assert_eq!((&download["recipe"], &download["this-boot"]), (&json!(null), &json!(null)));
+
+    let id = object["name"].as_str().expect("a name").to_owned();
+    let guard = world.open().load(&id).expect("loaded").expect("there");
+    let shown =
+        world.cache_command(&["ls", &id[..8], &checksum(CONTENT)[..20], "--sort", "size"]).succeeded();
+    world.sizes().bind(|| {
+        insta::assert_snapshot!(shown.shown(), @r#"
+    exit code 0
+    --- stdout
+              NAME                                      SIZE   CREATED  LAST USED  STATE   WHAT
+    object    [ID] [SIZE] [AGO] [AGO]  in use  recipe [ID]
+    download  org.osbuild.files/sha256:[ID] [SIZE] [AGO] [AGO]  -
+    2 entries, [SIZE]
+    "#)
+    });
+    drop(guard);
+    let one = world.cache_command(&["ls", &id[..8], "--json"]).succeeded().json();
+    assert_eq!(one.as_array().expect("an array").len(), 1);
+    assert_shown!(world, world.cache_command(&["ls", "nothing"]), @r#"
+    exit code 1
+    --- stderr
+    error: the cache has no entry `nothing`
+    hint: `kiln cache ls` shows what there is; the beginning of a name is enough
+    "#);
+}
+
+#[test]
+fn root_what_entries_take_is_measured() {
+    let world = World::new();
+    world.build_with_download();
+    let usage = world.cache_command(&["du", "--json"]).succeeded().json();
+    let [object, download] = usage["entries"].as_array().expect("an array").as_slice() else {
+        panic!("{usage}")
+    };
+    assert_eq!((&download["files"], &download["apparent"]), (&json!(1), &json!(CONTENT.len())));
+    assert!(object["files"].as_u64().expect("a number") >= 6, "{object}");
+    for entry in [object, download] {
+        let number = |key: &str| entry[key].as_u64();
+        assert!(number("on-disk") >= number("apparent"), "{entry}");
+        if let (Some(shared), Some(unique)) = (number("shared"), number("unique")) {
+            assert_eq!(Some(shared + unique), number("on-disk"), "{entry}");
+        }
+    }
+    let on_disk = |value: &Value| value["on-disk"].as_u64().expect("a number");
+    assert_eq!(on_disk(&usage["total"]), on_disk(object) + on_disk(download));
+    let shown = world.cache_command(&["du"]).succeeded().stdout;
+    assert!(shown.starts_with("          NAME "), "{shown}");
+    assert_eq!(shown.lines().count(), 5, "{shown}");
+    let one = world.cache_command(&["du", "--json", "sha256:"]).succeeded().json();
+    assert_eq!(one["entries"].as_array().expect("an array").len(), 1);
+    assert_eq!(world.cache_command(&["du", "nothing"]).code(), Some(1));
+}
+
+#[test]
+fn root_pruning() {
+    let world = World::new();
+    world.build_with_download();
+    assert_shown!(world, world.cache_command(&["prune"]), @r#"
+    exit code 0
+    --- stdout
+    nothing to remove
+    "#);
+    let before = picture(&world.cache());
+    for target in [&["--all"][..], &["--to", "0"], &["--older-than", "0s"]] {
+        let run =
+            world.cache_command(&[&["prune", "--dry-run", "--json"], target].concat()).succeeded().json();
+        assert_eq!(run["removed"].as_array().expect("an array").len(), 2, "{target:?}: {run}");
+        assert_eq!((&run["dry-run"], &run["missing"]), (&json!(true), &json!(0)));
+        assert_eq!(run["freed"], run["before"]);
+    }
+    let shown = world.cache_command(&["prune", "--dry-run", "--all"]).succeeded();
+    world.sizes().bind(|| {
+        insta::assert_snapshot!(shown.shown(), @r#"
+    exit code 0
+    --- stdout
+    would remove  download  org.osbuild.files/sha256:[ID] [SIZE]  used [AGO]
+    would remove  object    [ID] [SIZE]  used [AGO]
+    would free [SIZE] of [SIZE] (2 entries)
+    "#)
+    });
+    assert_eq!(picture(&world.cache()), before, "a rehearsal changes nothing");
+    assert_eq!(
+        world.cache_command(&["prune", "--older-than", "1h"]).succeeded().stdout,
+        "nothing to remove\n"
+    );
+
+    // An object that somebody has loaded stays, and so do young downloads: others have the cache open.
+    let id = world.object().file_name().expect("a name").to_string_lossy().into_owned();
+    let guard = world.open().load(&id).expect("loaded").expect("there");
+    let kept = world.cache_command(&["prune", "--all", "--json"]).succeeded().json();
+    assert_eq!(kept["removed"], json!([]));
+    let because: Vec<_> =
+        kept["kept"].as_array().expect("an array").iter().map(|kept| kept["because"].clone()).collect();
+    assert_eq!(because, [json!("recent"), json!("in-use")]);
+    let shown = world.cache_command(&["prune", "--all"]).succeeded();
+    world.sizes().bind(|| insta::assert_snapshot!(shown.shown(), @r#"
+    exit code 0
+    --- stdout
+    kept  download  org.osbuild.files/sha256:[ID] [SIZE]  used [AGO]  used within a day, and others have the cache open
+    kept  object    [ID] [SIZE]  used [AGO]  in use
+    freed [SIZE] of [SIZE] (0 entries)
+     [SIZE] stay that should go: what has them is in use
+    "#));
+    assert!(world.object().exists() && world.download_path().exists());
+    drop(guard);
+
+    world.cache_command(&["prune", "--all", "--downloads"]).succeeded();
+    assert!(world.object().exists() && !world.download_path().exists());
+    world.cache_command(&["prune", "--all"]).succeeded();
+    assert_eq!(names(&world.cache().join("objects")), [""; 0]);
+    world.assert_sound();
+    // The cache is as good as new.
+    world.build_with_download();
+    world.assert_sound();
+}
+
+#[test]
+fn root_pruning_without_a_limit_says_so() {
+    let world = World::new();
+    drop(world.open());
+    assert_shown!(world, world.cache_command(&["prune"]), @r#"
+    exit code 0
+    --- stdout
+    nothing to remove: the cache has no limit; say how far with `--to`, `--older-than` or `--all`
+    "#);
+}
+
+#[test]
+fn root_a_cache_that_was_built_in_is_sound() {
+    let world = World::new();
+    world.build_with_download();
+    assert_shown!(world, world.cache_command(&["verify"]), @r#"
+    exit code 0
+    --- stdout
+    checked 1 object and 1 download (12 B hashed): nothing is wrong
+    "#);
+    let report = world.cache_command(&["verify", "--json"]).succeeded().json();
+    assert_eq!(
+        report,
+        json!({
+            "sound": true, "objects": 1, "downloads": 1, "hashed": 12, "findings": [], "unchecked": [],
+        })
+    );
+}
+
+#[test]
+fn root_damage_is_found_and_repaired() {
+    let world = World::new();
+    world.build_with_download();
+    fs::write(world.download_path(), "other content").expect("written");
+    fs::write(world.object().join("data/meta/info.json"), "{").expect("written");
+    fs::write(world.cache().join("cache.size"), "7").expect("written");
+    fs::create_dir_all(world.cache().join("stage/uuid-dead/data")).expect("made");
+    let found = world.cache_command(&["verify"]);
+    let mut settings = world.settings();
+    settings.add_filter(r"accounted with \d+", "accounted with [N]");
+    settings.bind(|| {
+        insta::assert_snapshot!(found.shown(), @r#"
+    exit code 1
+    --- stdout
+    [DIR]/cache/cache.size: it says 7 bytes, and the entries are accounted with [N]
+      `--repair` counts again
+    [DIR]/cache/objects/[ID]/data/meta/info.json: metadata that is not JSON
+      `--repair` removes the object, which will be built again
+    [DIR]/cache/sources/org.osbuild.files/sha256:[ID]: its content has another checksum: sha256:[ID]
+      `--repair` removes it, and it will be fetched again
+    [DIR]/cache/stage/uuid-dead: a process that has died left it
+      `--repair` removes it
+    checked 1 object and 1 download (13 B hashed): 4 findings, 0 repaired
+    "#)
+    });
+    let faults = |report: &Value, key: &str| -> Vec<Value> {
+        report["findings"].as_array().expect("an array").iter().map(|finding| finding[key].clone()).collect()
+    };
+    let expected = ["accounting", "metadata", "checksum", "leftover"];
+    let report = world.cache_command(&["verify", "--json"]);
+    assert_eq!(report.code(), Some(1));
+    assert_eq!(faults(&report.json(), "fault"), expected);
+    assert_eq!(faults(&report.json(), "outcome"), ["not-asked"; 4]);
+
+    let repaired = world.cache_command(&["verify", "--repair", "--json"]).succeeded().json();
+    assert_eq!(faults(&repaired, "fault"), expected);
+    assert_eq!(faults(&repaired, "outcome"), ["repaired"; 4]);
+    assert_eq!(repaired["sound"], true);
+    assert_eq!(
+        world.cache_command(&["verify"]).succeeded().stdout,
+        "checked 0 objects and 0 downloads (0 B hashed): nothing is wrong\n"
+    );
+    world.assert_sound();
+    world.build_with_download();
+    world.assert_sound();
+}
+
+#[test]
+fn root_a_repair_leaves_alone_what_is_in_use() {
+    let world = World::new();
+    world.build_with_download();
+    fs::write(world.object().join("data/meta/info.json"), "{").expect("written");
+    let id = world.object().file_name().expect("a name").to_string_lossy().into_owned();
+    let guard = world.open().load(&id).expect("loaded").expect("there");
+    assert_shown!(world, world.cache_command(&["verify", "--repair"]), @r#"
+    exit code 1
+    --- stdout
+    [DIR]/cache/objects/[ID]/data/meta/info.json: metadata that is not JSON
+      not repaired: it is in use
+    not checked: the sum of all sizes, because others have the cache open
+    checked 1 object and 1 download (12 B hashed): 1 finding, 0 repaired
+    "#);
+    drop(guard);
+    world.cache_command(&["verify", "--repair"]).succeeded();
+    assert_eq!(names(&world.cache().join("objects")), [""; 0]);
+}
+
+#[test]
+fn a_cache_that_cannot_be_opened() {
+    let world = World::new();
+    drop(world.open());
+    fs::write(world.cache().join("cache.info"), "").expect("written");
+    assert_shown!(world, world.cache_command(&["info"]), @r#"
+    exit code 3
+    --- stderr
+    error: cannot understand `[DIR]/cache/cache.info`: EOF while parsing a value at line 1 column 0
+    hint: `kiln cache verify --repair` replaces what cannot be understood
+    "#);
+    assert_shown!(world, world.cache_command(&["verify"]), @r#"
+    exit code 1
+    --- stdout
+    [DIR]/cache/cache.info: it does not hold a JSON object
+      `--repair` writes that of a new cache, without a limit
+    not checked: everything else, because the cache cannot be opened
+    checked 0 objects and 0 downloads (0 B hashed): 1 finding, 0 repaired
+    "#);
+    world.cache_command(&["verify", "--repair"]).succeeded();
+    world.cache_command(&["info"]).succeeded();
+}
+
+#[test]
+fn root_builds_set_a_limit_where_there_is_none() {
+    let world = World::new();
+    world.build(&good("a"), &[]).succeeded();
+    let size = rustix::fs::statvfs(world.cache().as_path()).map(|volume| volume.f_blocks * volume.f_frsize);
+    let quarter = size.expect("a file system") / 4;
+    assert_eq!(world.limit(), quarter.min(20 << 30));
+    world.build(&good("a"), &["--cache-max-size", "1 GiB"]).succeeded();
+    assert_eq!(world.limit(), 1 << 30);
+    world.build(&good("a"), &["--cache-max-size", "unlimited"]).succeeded();
+    assert_eq!(world.limit(), "unlimited");
+    world.build(&good("a"), &[]).succeeded();
+    assert_eq!(world.limit(), "unlimited");
+    assert_eq!(names(&world.cache().join("objects")).len(), 1);
+}
+
+/// Zero is a limit too: it stays, and what is not kept says why.
+#[test]
+fn root_a_limit_of_zero_keeps_nothing_and_says_so() {
+    let world = World::new();
+    world.build(&good("a"), &["--cache-max-size", "0"]).succeeded();
+    let run = world.build(&good("b"), &["--checkpoint", "tree"]).succeeded();
+    assert_eq!(world.limit(), 0);
+    assert_shown!(world, run, @r#"
+    exit code 0
+    --- stderr
+    tree: 1 stage ([ID])
+    tree: [1] org.osbuild.mkdir
+    warning: the result of `tree` is not kept in the cache: the cache keeps nothing because its maximum size is 0
+    tree: done in [TIME]
+      tree [TIME]  1 stage
+    built in [TIME]
+    "#);
+    assert_eq!(names(&world.cache().join("objects")), [""; 0]);
+    let run = world.build(&good("b"), &["--json", "--progress", "none"]).succeeded();
+    assert_eq!(
+        run.json()["warnings"],
+        json!([
+            "the result of `tree` is not kept in the cache: the cache keeps nothing because its maximum size is 0"
+        ])
+    );
+}
+
+/// As `osbuild` the program has the reference's default, which keeps nothing; but it says so.
+#[test]
+fn root_osbuild_has_no_default_limit() {
+    let world = World::new();
+    symlink(KILN, world.path("osbuild")).expect("linked");
+    world.write("manifest.json", good("a").to_string());
+    let osbuild = |more: &[&str]| {
+        let arguments = ["manifest.json", "--cache", "cache", "--checkpoint", "tree", "--export", "tree"];
+        let arguments = [&arguments[..], &["--output-directory", "output"], more].concat();
+        finish(world.program(world.path("osbuild"), &arguments).spawn().expect("started")).succeeded()
+    };
+    for more in [&[][..], &["--json"]] {
+        let run = osbuild(more);
+        assert_eq!(
+            run.stderr,
+            "warning: the result of `tree` is not kept in the cache: the cache keeps nothing because its maximum size is 0\n"
+        );
+        assert_eq!(world.limit(), Value::Null);
+        assert_eq!(names(&world.cache().join("objects")), [""; 0]);
+    }
+    assert_eq!(osbuild(&["--cache-max-size", "20 MB"]).stderr, "");
+    assert_eq!(world.limit(), 20_000_000);
+    assert_eq!(names(&world.cache().join("objects")).len(), 1);
+}
+
+/// Downloads count: what was used least recently makes room for an object, and what the build uses does not.
+#[test]
+fn root_one_limit_covers_objects_and_downloads() {
+    let world = World::new();
+    let contents = [vec![1; 300_000], vec![2; 300_000]];
+    for (content, name) in contents.iter().zip(["one", "two"]) {
+        let url = format!("/{name}");
+        world.server.serve(&url, Reply::ok(content.clone()));
+        let manifest = download(&checksum(content), &world.server.url(&url));
+        world.build(&manifest, &["--cache-max-size", "unlimited", "--export", "tree"]).succeeded();
+    }
+    // Two downloads and two objects of 300 kB each; there is room for one of each and a bit.
+    let files = world.cache().join("sources/org.osbuild.files");
+    // Not as if a build had used it a moment ago, that may still run.
+    let long_ago = std::time::SystemTime::now() - std::time::Duration::from_secs(3600);
+    let oldest = fs::File::open(files.join(checksum(&contents[0]))).expect("opened");
+    oldest.set_times(fs::FileTimes::new().set_accessed(long_ago)).expect("set");
+    let mut small =
+        manifest(&[pipeline("tree", &[copy_files(&[(&checksum(&contents[1]), "/new")]), mkdir(&["/x"])])]);
+    crate::manifests::add_url(&mut small, &checksum(&contents[1]), &world.server.url("/two"));
+    world.build(&small, &["--cache-max-size", "700kB", "--export", "tree"]).succeeded();
+    assert_eq!(names(&files), [checksum(&contents[1])], "the one that the build used");
+    assert_eq!(names(&world.cache().join("objects")).len(), 1);
+    world.assert_sound();
+}
+
+/// A cache on a small file system of its own; the script sees the program as `$0`.
+fn in_small_cache(world: &World, script: &str) -> Finished {
+    fs::create_dir_all(world.path("small")).expect("a directory");
+    let script = format!("mount -t tmpfs -o size=8M tmpfs small && {script}");
+    finish(world.program("unshare", &["-m", "--", "sh", "-c", &script, KILN]).spawn().expect("started"))
+}
+
+#[test]
+fn root_no_build_begins_without_the_room_that_must_stay() {
+    let world = World::new();
+    world.write("manifest.json", good("a").to_string());
+    let run = in_small_cache(&world, "\"$0\" build manifest.json --cache small --min-free 100%");
+    assert_shown!(world, run, @r#"
+    exit code 3
+    --- stderr
+    error: too little room on the file system of the cache: 8.4 MB of the 8.4 MB that have to stay free
+      nothing more can be evicted: what the cache holds is in use
+    hint: make room on the file system of the cache, or choose another with `--cache`
+    hint: `--min-free` says how much has to stay free; `kiln cache prune` says what is in use
+    "#);
+    let run = in_small_cache(&world, "\"$0\" build manifest.json --cache small --min-free 90%");
+    assert_eq!(run.code(), Some(0), "{}", run.shown());
+    world.assert_nothing_left();
+}
+
+#[test]
+fn root_no_download_begins_without_the_room_that_must_stay() {
+    let world = World::new();
+    let content = vec![7; 3 << 20];
+    world.server.serve("/file", Reply::ok(content.clone()));
+    let mut big = download(&checksum(&content), &world.server.url("/file"));
+    world.write("manifest.json", big.to_string());
+    let build = "\"$0\" build manifest.json --cache small --min-free 6MiB; code=$?; \
+                 ls small/sources/org.osbuild.files; exit $code";
+    // The size is known when the server says it.
+    let run = in_small_cache(&world, build);
+    let mut settings = world.settings();
+    settings.add_filter(r"\d+ bytes are free", "[N] bytes are free");
+    settings.bind(|| insta::assert_snapshot!(run.shown(), @r#"
+    exit code 1
+    --- stderr
+    fetch org.osbuild.curl: 1 item for `tree`
+    fetch: sha256:[ID]: cannot download http://[SERVER]/file: too little room: [N] bytes are free on the file system of the cache, 3145728 are to be written, and 6291456 have to stay free
+    fetch org.osbuild.curl: 1 item failed
+    error: `org.osbuild.curl` could not fetch 1 item
+      sha256:[ID]: cannot download http://[SERVER]/file: too little room: [N] bytes are free on the file system of the cache, 3145728 are to be written, and 6291456 have to stay free
+    hint: make room on the file system of the cache, or choose another with `--cache`
+    "#));
+    // The size is known before.
+    let item = &mut big["sources"]["org.osbuild.curl"]["items"][checksum(&content)];
+    item["size"] = json!(content.len());
+    world.write("manifest.json", big.to_string());
+    let run = in_small_cache(&world, build);
+    assert_eq!((run.code(), run.stdout.as_str()), (Some(3), ""), "{}", run.shown());
+    assert!(run.stderr.contains("3.1 MB are to be written"), "{}", run.shown());
+    assert_eq!(world.server.requests().len(), 1);
+    world.assert_nothing_left();
+}
+
+/// Room is made before anything is refused.
+#[test]
+fn root_old_objects_make_room_that_must_stay() {
+    let world = World::new();
+    let content = vec![7; 3 << 20];
+    world.server.serve("/file", Reply::ok(content.clone()));
+    world.write("old.json", download(&checksum(&content), &world.server.url("/file")).to_string());
+    world.write("new.json", good("a").to_string());
+    let run = in_small_cache(
+        &world,
+        "\"$0\" build old.json --cache small --cache-max-size unlimited --progress none && \"$0\" cache prune --cache small --all --downloads \
+         >/dev/null && \"$0\" build new.json --cache small --progress none --min-free 6MiB && ls small/objects | wc -l && \
+         \"$0\" cache verify --cache small",
+    );
+    assert_shown!(world, run, @r#"
+    exit code 0
+    --- stdout
+    1
+    checked 1 object and 0 downloads (0 B hashed): nothing is wrong
+    "#);
+    world.assert_nothing_left();
+}
+
+/// A result that would fill the disk is exported, but not kept; the build says why.
+#[test]
+fn root_what_fills_the_disk_is_not_kept() {
+    let world = World::new();
+    let content = vec![7; 2 << 20];
+    let mut manifest = manifest(&[]);
+    let checksum = crate::manifests::add_inline(&mut manifest, &content);
+    manifest["pipelines"] = json!([pipeline("tree", &[copy_files(&[(&checksum, "/file")])])]);
+    world.write("manifest.json", manifest.to_string());
+    let run = in_small_cache(
+        &world,
+        "\"$0\" build manifest.json --cache small --cache-max-size unlimited --min-free 5MiB --export tree && \
+         ls small/objects",
+    );
+    let mut settings = world.settings();
+    settings.add_filter(r"\d+ bytes are free", "[N] bytes are free");
+    settings.bind(|| insta::assert_snapshot!(run.shown(), @r#"
+    exit code 0
+    --- stdout
+    output/tree
+    --- stderr
+    fetch org.osbuild.inline: 1 item for `tree`
+    fetch org.osbuild.inline: done, 2.1 MB in [TIME]
+    tree: 1 stage ([ID])
+    tree: [1] org.osbuild.copy
+    warning: the result of `tree` is not kept in the cache: [N] bytes are free on the file system of the cache, and 5242880 have to stay free
+    tree: done in [TIME]
+    export tree: [TIME]
+      tree [TIME]  1 stage
+      output/tree/file (2.1 MB)
+    built in [TIME]
+    "#));
+    assert!(world.path("output/tree/file").exists());
+    world.assert_nothing_left();
+}
