@@ -240,8 +240,9 @@ impl Root {
             }
             Ok(None) => {}
             Err(Errno::NOENT) => return Ok(None),
-            // What ext4 says of a directory that was removed between being found and being written to.
-            Err(Errno::PERM) if self.stat(parent)?.is_none() => return Ok(None),
+            // What ext4 says of a directory that was removed between being found and being written to. For a moment it
+            // can still be found.
+            Err(Errno::PERM) if self.stat(parent)?.is_none_or(|stat| stat.st_nlink == 0) => return Ok(None),
             Err(error) => return Err(failed()(error)),
         }
         let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
