@@ -12,10 +12,12 @@ mod disk;
 mod load;
 mod measure;
 mod memory;
+mod sample;
 mod scratch;
 mod side;
 mod stages;
 mod table;
+mod trees;
 
 use std::path::{Path, PathBuf};
 
@@ -64,6 +66,8 @@ enum Case {
     Load,
     /// Loads, stores, and pruning in an open cache
     Cache,
+    /// Copying and removing trees, against cp and rm
+    Trees,
     /// A build with everything cached
     Cached,
     /// A root tree from packages, against mmdebstrap
@@ -108,6 +112,9 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Error> {
     }
     if wanted(Case::Cache) {
         rows.extend(cache::measure(&context)?);
+    }
+    if wanted(Case::Trees) {
+        rows.extend(trees::measure(&context)?);
     }
     if [Case::Cached, Case::Tree, Case::Disk, Case::Memory].into_iter().any(wanted) {
         let demo = Demo::prepare(&context)?;

@@ -20,6 +20,10 @@ pub(super) enum FileSystem {
     Tmpfs,
     /// A new ext4 in a loop device
     Ext4,
+    /// A new xfs in a loop device
+    Xfs,
+    /// A new btrfs in a loop device
+    Btrfs,
 }
 
 impl fmt::Display for FileSystem {
@@ -27,6 +31,8 @@ impl fmt::Display for FileSystem {
         formatter.write_str(match self {
             Self::Tmpfs => "tmpfs",
             Self::Ext4 => "ext4 in a loop device",
+            Self::Xfs => "xfs in a loop device",
+            Self::Btrfs => "btrfs in a loop device",
         })
     }
 }
@@ -51,16 +57,22 @@ impl Scratch {
             FileSystem::Tmpfs => {
                 Run::new("mount").args(["-t", "tmpfs", "-o", "mode=755", "kiln-bench"]).arg(&target).run()?;
             }
-            FileSystem::Ext4 => {
-                let file = scratch.directory.path().join("disk");
-                File::create(&file)
-                    .and_then(|file| file.set_len(SIZE))
-                    .map_err(Error::file("create", &file))?;
-                Run::new("mkfs.ext4").args(["-q", "-F"]).arg(&file).output()?;
-                Run::new("mount").args(["-o", "loop"]).args([&file, &target]).run()?;
-            }
+            FileSystem::Ext4 => scratch.format(&["mkfs.ext4", "-q", "-F"])?,
+            FileSystem::Xfs => scratch.format(&["mkfs.xfs", "-q", "-m", "reflink=1"])?,
+            FileSystem::Btrfs => scratch.format(&["mkfs.btrfs", "-q"])?,
         }
         Ok(scratch)
+    }
+
+    /// Makes a file system in a file, and mounts it.
+    fn format(&self, mkfs: &[&str]) -> Result<(), Error> {
+        let file = self.directory.path().join("disk");
+        File::create(&file).and_then(|file| file.set_len(SIZE)).map_err(Error::file("create", &file))?;
+        if let Some((program, options)) = mkfs.split_first() {
+            Run::new(program).args(options).arg(&file).output()?;
+        }
+        Run::new("mount").args(["-o", "loop"]).args([&file, &self.path()]).run()?;
+        Ok(())
     }
 
     /// The file system's root.
@@ -107,7 +119,7 @@ mod tests {
             let mounts = std::fs::read_to_string("/proc/self/mounts").expect("the mounts");
             mounts.lines().any(|line| line.split(' ').nth(1) == path.to_str())
         };
-        for kind in [FileSystem::Tmpfs, FileSystem::Ext4] {
+        for kind in [FileSystem::Tmpfs, FileSystem::Ext4, FileSystem::Xfs, FileSystem::Btrfs] {
             let scratch = Scratch::mount(kind).expect("a file system");
             let (path, directory) = (scratch.path(), scratch.directory.path().to_owned());
             std::fs::create_dir(scratch.join("a")).expect("a directory");

@@ -1,10 +1,10 @@
-//! `kiln tree`: what differs between two trees, and the digest of one.
+//! `kiln tree`: trees compared, digested, measured, copied and removed as builds do it.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, Subcommand};
-use kiln_store::tree;
+use kiln_store::tree::{self, CopyOptions};
 
 use crate::error::{CliError, CliResult, Kind, chain};
 use crate::present::print;
@@ -19,6 +19,13 @@ pub(crate) struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Copy a tree with everything that root may set, sharing blocks where the file system can
+    Copy {
+        /// The tree
+        from: PathBuf,
+        /// Where to; must not exist
+        to: PathBuf,
+    },
     /// Compare two trees in every path, content and attribute; exit with 1 if they differ
     Diff {
         /// The first tree
@@ -34,6 +41,16 @@ enum Command {
         /// The tree
         tree: PathBuf,
     },
+    /// Print how much space a tree takes, in bytes
+    Measure {
+        /// The tree
+        tree: PathBuf,
+    },
+    /// Remove a tree, whatever flags and permissions are in the way; what is mounted in it stays
+    Remove {
+        /// The tree
+        tree: PathBuf,
+    },
 }
 
 pub(crate) fn run(arguments: &Arguments) -> CliResult<ExitCode> {
@@ -41,6 +58,10 @@ pub(crate) fn run(arguments: &Arguments) -> CliResult<ExitCode> {
         signals::interrupted().map_err(|error| CliError::from_error(Kind::Environment, &error))?;
     let failed = |error: tree::TreeError| CliError::new(Kind::Environment, chain(&error));
     match &arguments.command {
+        Command::Copy { from, to } => {
+            tree::clone_root(from, to, CopyOptions::default(), &interrupted).map_err(failed)?;
+            Ok(ExitCode::SUCCESS)
+        }
         Command::Diff { left, right, json } => {
             let differences = tree::compare(left, right, &interrupted).map_err(failed)?;
             if *json {
@@ -54,6 +75,14 @@ pub(crate) fn run(arguments: &Arguments) -> CliResult<ExitCode> {
         }
         Command::Digest { tree } => {
             print(format_args!("{}\n", tree::digest(tree, &interrupted).map_err(failed)?));
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Measure { tree } => {
+            print(format_args!("{}\n", tree::measure(tree, &interrupted).map_err(failed)?));
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Remove { tree } => {
+            tree::remove(tree, &interrupted).map_err(failed)?;
             Ok(ExitCode::SUCCESS)
         }
     }
