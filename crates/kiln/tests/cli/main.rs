@@ -6,6 +6,7 @@ mod cache;
 mod commands;
 mod debian;
 mod interrupted;
+mod kept;
 mod manifests;
 mod mistakes;
 mod osbuild;

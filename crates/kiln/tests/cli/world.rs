@@ -62,6 +62,8 @@ impl World {
         let mut command = Command::new(program);
         command.args(arguments).current_dir(self.directory.path()).env_clear().stdin(Stdio::null());
         command.env("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin");
+        // The file system that the tests share is not flushed for each build of each test.
+        command.env("KILN_CACHE_SYNC", "off");
         command.stdout(Stdio::piped()).stderr(Stdio::piped());
         command
     }
