@@ -10,6 +10,7 @@ mod full;
 mod interop;
 mod object;
 mod races;
+mod tools;
 mod tree;
 mod tree_disk;
 mod tree_filesystems;

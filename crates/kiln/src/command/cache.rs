@@ -128,9 +128,9 @@ fn is_meant(entry: &str, names: &[String]) -> bool {
 }
 
 /// The error for a name that means nothing.
-fn unknown<'a>(names: &[String], entries: impl Iterator<Item = &'a str> + Clone) -> CliResult {
+fn unknown(names: &[String], entries: &[&str]) -> CliResult {
     let is_unknown =
-        |name: &&String| !entries.clone().any(|entry| is_meant(entry, std::slice::from_ref(*name)));
+        |name: &&String| !entries.iter().any(|entry| is_meant(entry, std::slice::from_ref(*name)));
     match names.iter().find(is_unknown) {
         Some(name) => Err(CliError::new(Kind::Build, format!("the cache has no entry `{name}`"))
             .hint("`kiln cache ls` shows what there is; the beginning of a name is enough")),

@@ -154,7 +154,7 @@ fn root_info_of_a_cache() {
     in the making: 0 entries
     left behind:   0 entries
     together: [SIZE], [N] % of the limit
-    "#)
+    "#);
     });
     fs::create_dir(world.cache().join("stage/uuid-dead")).expect("made");
     let info = world.cache_command(&["info", "--json"]).succeeded().json();
@@ -206,7 +206,7 @@ fn root_entries_are_listed() {
     object    [ID] [SIZE] [AGO] [AGO]  in use  recipe [ID]
     download  org.osbuild.files/sha256:[ID] [SIZE] [AGO] [AGO]  -
     2 entries, [SIZE]
-    "#)
+    "#);
     });
     drop(guard);
     let one = world.cache_command(&["ls", &id[..8], "--json"]).succeeded().json();
@@ -271,7 +271,7 @@ fn root_pruning() {
     would remove  download  org.osbuild.files/sha256:[ID] [SIZE]  used [AGO]
     would remove  object    [ID] [SIZE]  used [AGO]
     would free [SIZE] of [SIZE] (2 entries)
-    "#)
+    "#);
     });
     assert_eq!(picture(&world.cache()), before, "a rehearsal changes nothing");
     assert_eq!(
@@ -362,7 +362,7 @@ fn root_damage_is_found_and_repaired() {
     [DIR]/cache/stage/uuid-dead: a process that has died left it
       `--repair` removes it
     checked 1 object and 1 download (13 B hashed): 4 findings, 0 repaired
-    "#)
+    "#);
     });
     let faults = |report: &Value, key: &str| -> Vec<Value> {
         report["findings"].as_array().expect("an array").iter().map(|finding| finding[key].clone()).collect()

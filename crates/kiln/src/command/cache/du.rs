@@ -36,7 +36,7 @@ pub(super) fn run(arguments: &Arguments) -> CliResult<ExitCode> {
         cache.usage(&|_, name| is_meant(name, names), &progress, &interrupted)
     })
     .map_err(|error| cache_error(&error))?;
-    unknown(names, report.entries.iter().map(|entry| entry.name.as_str()))?;
+    unknown(names, &report.entries.iter().map(|entry| entry.name.as_str()).collect::<Vec<_>>())?;
     if arguments.common.json {
         print_json(&value(&report));
     } else {

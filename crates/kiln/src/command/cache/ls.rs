@@ -42,7 +42,7 @@ enum Sort {
 pub(super) fn run(arguments: &Arguments) -> CliResult<ExitCode> {
     let cache = arguments.common.open(false)?;
     let mut list = cache.list().map_err(|error| cache_error(&error))?;
-    unknown(&arguments.names, list.iter().map(|entry| entry.name.as_str()))?;
+    unknown(&arguments.names, &list.iter().map(|entry| entry.name.as_str()).collect::<Vec<_>>())?;
     list.retain(|entry| is_meant(&entry.name, &arguments.names));
     list.sort_by(|one, other| one.name.cmp(&other.name));
     match arguments.sort {
