@@ -28,6 +28,7 @@ const LETTERS: &[(u8, &str)] = &[
     (b'O', "close"),
     (b'b', "build lock"),
     (b'c', "commit"),
+    (b'd', "download"),
     (b'f', "copy"),
     (b'l', "load"),
     (b'm', "set limit"),

@@ -3,8 +3,9 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
-use kiln_store::cache::{Cache, CacheOptions};
+use kiln_store::cache::{Cache, CacheOptions, Progress, Unchecked, verify};
 use kiln_testkit::fscache::content;
 use kiln_testkit::fscache::shape::{Shape, held_locks};
 
@@ -61,6 +62,12 @@ pub(super) fn judge(place: &Place, kind: Kind, holder: Option<&Arc<Cache>>) -> R
     let text = fs::read_to_string(mounts).map_err(Error::file("read", mounts))?;
     let below = cache.to_string_lossy();
     wrong.extend(text.lines().filter(|line| line.contains(&*below)).map(|line| format!("mounted: {line}")));
+    // What users ask must say the same.
+    let report = verify(cache, false, &Progress::default(), &AtomicBool::new(false))?;
+    wrong.extend(report.findings.iter().map(|finding| format!("verified: {finding:?}")));
+    if holder.is_none() && report.unchecked.contains(&Unchecked::Accounting) {
+        wrong.push("the sum cannot be verified although nobody else is there".to_owned());
+    }
     Ok(labelled("after reclaiming", wrong))
 }
 

@@ -4,12 +4,12 @@
 //! the thing's letter to its standard output, and a full stop after it: what is counted, and where a kill struck.
 //! What must not be goes to its standard error, and it ends.
 
-use std::fs::OpenOptions;
+use std::fs::{self, FileTimes, OpenOptions};
 use std::io::Write;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use clap::Args;
 use kiln_store::cache::{
@@ -24,6 +24,9 @@ use crate::error::{Error, chain};
 pub(super) const NAMES: u64 = 24;
 /// The limits that are set, in bytes: room for some of the names.
 pub(super) const LIMITS: [u64; 3] = [600_000, 800_000, 1_000_000];
+
+/// So many downloads are used.
+const DOWNLOADS: u64 = 12;
 
 /// What entries are made by.
 const RECIPES: [Option<&str>; 4] = [None, None, Some("one"), Some("two")];
@@ -77,7 +80,8 @@ impl<'a> Worker<'a> {
         let (letter, act): (u8, Act<'a>) = match self.dice.below(100) {
             _ if self.cache.is_none() => (b'o', |_, _| Ok(())),
             0..25 => (b'l', Self::load),
-            25..65 => (b'c', Self::commit),
+            25..61 => (b'c', Self::commit),
+            61..65 => (b'd', Self::download),
             65..72 => (b's', Self::stage),
             72..80 => (b'b', Self::build),
             80..86 => (b't', Self::temporary),
@@ -224,6 +228,31 @@ impl<'a> Worker<'a> {
         let index = usize::try_from(self.dice.below(LIMITS.len() as u64)).unwrap_or_default();
         let maximum = LIMITS.get(index).copied().unwrap_or_default();
         cache.set_maximum_size(MaximumSize::Bytes(maximum)).map_err(failed("set limit"))
+    }
+
+    /// Uses a download as a build does: what is there once a session has begun stays until it ends.
+    fn download(&mut self, cache: &Arc<Cache>) -> Result<(), String> {
+        let bytes = vec![b'd'; 1000 + usize::try_from(self.dice.below(DOWNLOADS)).unwrap_or_default() * 3000];
+        let directory = cache.sources().join("org.osbuild.files");
+        let path = directory.join(format!("sha256:{}", content::digest(&bytes)));
+        let at = |error: std::io::Error| format!("`{}`: {error}", path.display());
+        let session = cache.begin_session().map_err(failed("session"))?;
+        if !path.exists() {
+            fs::create_dir_all(&directory).map_err(at)?;
+            let unnamed = self.arguments.proof.join(format!("download-{}", self.dice.roll()));
+            let file = fs::File::create(&unnamed).map_err(at)?;
+            (&file).write_all(&bytes).map_err(at)?;
+            // Not used for long, so that it may be evicted as soon as the session ends.
+            let old = SystemTime::now() - Duration::from_secs(1_000_000);
+            file.set_times(FileTimes::new().set_accessed(old).set_modified(old)).map_err(at)?;
+            fs::rename(&unnamed, &path).map_err(at)?;
+        }
+        session.uses([path.clone()]).map_err(failed("uses"))?;
+        self.linger();
+        if fs::read(&path).map_err(at)? != bytes {
+            return Err(format!("`{}` has other content", path.display()));
+        }
+        Ok(())
     }
 
     fn prune(&mut self, cache: &Arc<Cache>) -> Result<(), String> {

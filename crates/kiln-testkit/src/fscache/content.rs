@@ -97,7 +97,8 @@ fn collect(top: &Path, directory: &Path, found: &mut BTreeMap<String, Vec<u8>>) 
     Ok(())
 }
 
-fn digest(bytes: &[u8]) -> String {
+/// The SHA-256 of bytes, in hexadecimal digits.
+pub fn digest(bytes: &[u8]) -> String {
     Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
