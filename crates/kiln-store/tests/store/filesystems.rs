@@ -174,6 +174,60 @@ fn prune(cache: &Arc<Cache>) -> Vec<String> {
     report.removed.into_iter().map(|pruned| pruned.name).collect()
 }
 
+/// A container's image may come with a cache: on an overlay, directories of the lower layer cannot be renamed.
+#[test]
+fn root_entries_of_an_overlay_s_lower_layer_are_loaded_replaced_and_evicted() {
+    let Some(lower) = Disk::new(Kind::Tmpfs) else { return };
+    let directory = lower.root().join("lower/cache");
+    for part in ["lower", "upper", "work", "merged"] {
+        fs::create_dir(lower.root().join(part)).expect("directory");
+    }
+    let cache = open(&directory);
+    cache.set_maximum_size(MaximumSize::Unlimited).expect("maximum");
+    for (name, recipe) in [("a", None), ("b", None), ("r", Some("one"))] {
+        drop(keep(cache.store().expect("store"), name, recipe));
+    }
+    drop(cache);
+
+    let at = |part: &str| lower.root().join(part).display().to_string();
+    let data = format!("lowerdir={},upperdir={},workdir={}", at("lower"), at("upper"), at("work"));
+    let data = std::ffi::CString::new(data).expect("no NUL");
+    let merged = lower.root().join("merged");
+    let flags = rustix::mount::MountFlags::empty();
+    if let Err(error) = rustix::mount::mount("overlay", &merged, "overlay", flags, Some(data.as_c_str())) {
+        return kiln_testkit::host::skip(&format!("no overlay on tmpfs: {error}"));
+    }
+    let result = std::panic::catch_unwind(|| {
+        let directory = merged.join("cache");
+        let (cache, other) = (open(&directory), open(&directory));
+        for (index, name) in ["a", "b", "r"].into_iter().enumerate() {
+            set_time(
+                &directory.join("objects").join(name).join("object.lock"),
+                1_000_000_000 + index as i64,
+                0,
+            );
+        }
+        let guard = cache.load("b").expect("load").expect("a hit");
+        content::check(&guard.data(), "b").expect("whole");
+        drop(keep(cache.store().expect("store"), "r", Some("two")));
+        assert!(other.load_made_by("r", "two").expect("load").is_some());
+        let size = cache.size().expect("size");
+        cache.set_maximum_size(MaximumSize::Bytes(size)).expect("maximum");
+        // There is no room for another one: twice as much goes, but not what is held.
+        drop(keep(cache.store().expect("store"), "d", None));
+        assert_eq!(Shape::read(&directory).expect("shape").wrong(), Vec::<String>::new());
+        assert_eq!(names(&at_rest(&directory)), ["b", "d"]);
+        drop(guard);
+        prune(&other);
+        drop((cache, other));
+        assert_eq!(at_rest(&directory).size, 0);
+    });
+    rustix::mount::unmount(&merged, rustix::mount::UnmountFlags::DETACH).expect("unmount");
+    if let Err(panic) = result {
+        std::panic::resume_unwind(panic);
+    }
+}
+
 #[test]
 fn root_the_cache_works_on_btrfs() {
     works_on(Kind::Btrfs);
