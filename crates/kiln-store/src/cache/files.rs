@@ -161,9 +161,17 @@ impl Root {
         self.open_for_and_lock(file, kind, kind, wait)
     }
 
-    /// The shared lock, by a descriptor that can get the other one too.
+    /// The shared lock, by a descriptor that can get the other one too, unless this may only be read.
     pub(super) fn share(&self, file: &str) -> Result<File, CacheError> {
-        match self.open_for_and_lock(file, Kind::Write, Kind::Read, true)? {
+        let locked = match self.open_for_and_lock(file, Kind::Write, Kind::Read, true) {
+            Err(CacheError::Io { source, .. })
+                if matches!(source.kind(), ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem) =>
+            {
+                self.open_locked(file, Kind::Read, true)?
+            }
+            other => other?,
+        };
+        match locked {
             Locked::Held(opened, _) => Ok(opened),
             Locked::Contended | Locked::Missing => {
                 Err(self.failed("lock", file)(io::Error::from(ErrorKind::NotFound)))

@@ -58,8 +58,9 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use kiln_sys::lock::Kind;
+use kiln_sys::lock::{self, Attempt, Kind};
 use rustix::fs::{Mode, OFlags};
+use rustix::io::Errno;
 
 pub use build_lock::BuildLock;
 pub use downloads::{Downloads, Session};
@@ -239,6 +240,16 @@ impl Cache {
 
     fn is_compatible(&self) -> bool {
         self.info.lock().unwrap_or_else(PoisonError::into_inner).is_compatible()
+    }
+
+    /// Turns the shared lock into the other one if nobody else has the cache open. It has to be turned back.
+    fn try_alone(&self) -> Result<bool, CacheError> {
+        match lock::try_lock(&self.lock, Kind::Write) {
+            Ok(attempt) => Ok(attempt == Attempt::Acquired),
+            // Open for reading only: this may look, and nothing else.
+            Err(error) if Errno::from_io_error(&error) == Some(Errno::BADF) => Ok(false),
+            Err(error) => Err(self.root.failed("lock", CACHE_LOCK)(error)),
+        }
     }
 
     /// Has the names in a directory of the cache on the disk when it returns.

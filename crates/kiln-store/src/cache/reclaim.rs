@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 
-use kiln_sys::lock::{self, Attempt, Kind};
+use kiln_sys::lock::{self, Kind};
 use rustix::fs::FileType;
 use serde_json::{Map, Value};
 
@@ -68,9 +68,7 @@ impl Cache {
             return Ok(None);
         }
         let mut grave = None;
-        let alone = lock::try_lock(&self.lock, Kind::Write)
-            .map_err(self.root.failed("lock", super::CACHE_LOCK))?
-            == Attempt::Acquired;
+        let alone = self.try_alone()?;
         if alone {
             let recovered = self.recover();
             // Converting a write lock to a read lock neither waits nor lets anyone in between.

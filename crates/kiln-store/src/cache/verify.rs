@@ -23,10 +23,10 @@ mod repair;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 
-use kiln_sys::lock::{self, Attempt, Kind};
+use kiln_sys::lock::{self, Kind};
 
 use super::inspect::Progress;
-use super::{CACHE_LOCK, Cache, CacheError, CacheOptions};
+use super::{Cache, CacheError, CacheOptions};
 
 pub use fault::{Fault, Remedy};
 
@@ -138,9 +138,7 @@ struct Alone<'a>(&'a Cache);
 impl Cache {
     /// Tries to be alone for a moment.
     fn alone(&self) -> Result<Option<Alone<'_>>, CacheError> {
-        let attempt = lock::try_lock(&self.lock, Kind::Write)
-            .map_err(CacheError::io("lock", self.directory().join(CACHE_LOCK)))?;
-        Ok((attempt == Attempt::Acquired).then_some(Alone(self)))
+        Ok(self.try_alone()?.then_some(Alone(self)))
     }
 }
 

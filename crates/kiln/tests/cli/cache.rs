@@ -523,6 +523,40 @@ fn root_one_limit_covers_objects_and_downloads() {
     world.assert_sound();
 }
 
+/// Who may only read a cache can look at it all the same.
+#[test]
+fn root_a_cache_that_cannot_be_written_to_can_be_looked_at() {
+    let world = World::new();
+    world.build_with_download();
+    let _ = fs::remove_file(world.cache().join("kiln.sources"));
+    let before = picture(&world.cache());
+    let look = |verb: &str| {
+        let script = format!(
+            "mount --bind cache cache && mount -o remount,ro,bind cache && \"$0\" cache {verb} --cache cache"
+        );
+        let command = world.program("unshare", &["-m", "--", "sh", "-c", &script, KILN]).spawn();
+        finish(command.expect("started"))
+    };
+    for verb in ["info", "ls", "du", "prune --all --dry-run"] {
+        let run = look(verb).succeeded();
+        assert!(
+            run.stderr.is_empty() && run.stdout.contains('2') || verb == "info",
+            "{verb}: {}",
+            run.shown()
+        );
+    }
+    assert_shown!(world, look("verify"), @r#"
+    exit code 0
+    --- stdout
+    not checked: the sum of all sizes, because others have the cache open
+    checked 1 object and 1 download (12 B hashed): nothing is wrong
+    "#);
+    let prune = look("prune --all");
+    assert_eq!(prune.code(), Some(3), "{}", prune.shown());
+    assert!(prune.stderr.contains("Read-only file system"), "{}", prune.shown());
+    assert_eq!(picture(&world.cache()), before);
+}
+
 /// A cache on a small file system of its own; the script sees the program as `$0`.
 fn in_small_cache(world: &World, script: &str) -> Finished {
     fs::create_dir_all(world.path("small")).expect("a directory");

@@ -5,11 +5,11 @@ use std::io::ErrorKind;
 use std::path::Path;
 use std::time::SystemTime;
 
-use kiln_sys::lock::{self, Attempt, Kind};
+use kiln_sys::lock::{self, Kind};
 
 use super::session::Sessions;
 use super::{Download, UNFINISHED_LOCKED, YOUNG, count, session, unless_gone};
-use crate::cache::{CACHE_LOCK, Cache, CacheError, TEMPORARY, UNINTERRUPTED, name};
+use crate::cache::{Cache, CacheError, TEMPORARY, UNINTERRUPTED, name};
 use crate::tree;
 
 /// What the names of trees start with that are being removed; all temporary directories of Kiln start so.
@@ -43,9 +43,7 @@ impl Cache {
         let lock = session::lock(&self.sources())?;
         let sessions = self.sessions()?;
         // Converting our shared lock keeps others out; it fails at once if there are any.
-        let alone = lock::try_lock(&self.lock, Kind::Write)
-            .map_err(CacheError::io("lock", self.directory().join(CACHE_LOCK)))?
-            == Attempt::Acquired;
+        let alone = self.try_alone()?;
         Ok(Evictor { cache: self, sessions, now: SystemTime::now(), alone, _lock: lock })
     }
 }
