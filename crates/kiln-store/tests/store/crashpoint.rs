@@ -17,7 +17,7 @@ use kiln_sys::trace::{Call, Tracer};
 use kiln_testkit::fscache::content;
 use kiln_testkit::fscache::shape::{Shape, held_locks};
 
-use operations::{OPERATIONS, Operation};
+use operations::{OBJECT, OPERATIONS, Operation};
 
 const VARIABLE: &str = "KILN_STORE_CRASHPOINT";
 
@@ -101,7 +101,9 @@ fn recover(operation: &Operation, directory: &Path, held: bool, place: &str) {
     assert!(wrong.is_empty(), "{place}, opened again: {wrong:#?}");
     for name in shape.named.keys() {
         let guard = cache.load(name).expect("load").unwrap_or_else(|| panic!("{place}: `{name}` is a miss"));
-        content::check(&guard.data(), name).unwrap_or_else(|text| panic!("{place}: {text}"));
+        let (data, tree) = (guard.data(), guard.data().join("tree"));
+        let checked = if tree.exists() { content::check(&tree, OBJECT) } else { content::check(&data, name) };
+        checked.unwrap_or_else(|text| panic!("{place}: {text}"));
     }
     for name in operation.stays {
         assert!(shape.named.contains_key(*name), "{place}: `{name}` has gone");
@@ -175,6 +177,8 @@ sweeps! {
     setting_a_limit: "set limit",
     reclaiming: "reclaim",
     pruning: "prune",
+    pruning_many: "prune many",
+    making_an_object_with_a_checkpoint: "object",
     locking_a_build: "build lock",
     a_temporary_directory: "temporary directory",
 }

@@ -5,6 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use kiln_store::cache::{Cache, CacheOptions, Commit, Durability, MaximumSize, PruneOptions, PruneTarget};
+use kiln_store::object::{ObjectStore, StoreOptions};
 use kiln_testkit::fscache::content;
 
 use crate::common::GO_ON;
@@ -19,6 +20,9 @@ pub(super) struct Operation {
     /// The entries that are there whatever happens.
     pub(super) stays: &'static [&'static str],
 }
+
+/// Whose content the trees of objects say that they have: they are kept under several ids.
+pub(super) const OBJECT: &str = "object";
 
 /// The seed of all content: one file in a directory beside what tells about it.
 const SEED: u64 = 20;
@@ -169,6 +173,37 @@ pub(super) const OPERATIONS: &[Operation] = &[
         },
         stays: &[],
     },
+    // So many that they are removed by a thread while others are still chosen.
+    Operation {
+        name: "prune many",
+        given: |directory| entries(directory, &["a", "b", "c", "d", "e", "f", "g", "h", "i"]),
+        act: |directory| {
+            let cache = quiet(directory);
+            let _held = cache.load("e").expect("load").expect("a hit");
+            let options =
+                PruneOptions { target: PruneTarget::All, objects: true, downloads: true, dry_run: false };
+            cache.prune(&options).expect("prune");
+        },
+        stays: &["e"],
+    },
+    Operation {
+        name: "object",
+        given: |directory| entries(directory, &["a"]),
+        act: |directory| {
+            let options = StoreOptions {
+                cache: CacheOptions { reclaim: false, ..OPTIONS() },
+                ..StoreOptions::default()
+            };
+            let store = ObjectStore::open(directory, options).expect("open");
+            let object = store.new_object("last", None).expect("begin");
+            content::fill(object.tree(), OBJECT, SEED).expect("fill");
+            fs::write(object.metadata_path("first").expect("path"), "{}").expect("metadata");
+            object.checkpoint("first").expect("checkpoint");
+            let (object, _) = object.finish(true).expect("finish");
+            content::check(object.tree(), OBJECT).expect("whole");
+        },
+        stays: &["a"],
+    },
     Operation {
         name: "build lock",
         given: |directory| entries(directory, &["a"]),
@@ -253,7 +288,8 @@ fn leftovers(directory: &Path) {
         ),
     ];
     for (entry, files, bytes) in entries {
-        write(&format!("{entry}/data/0/data/file"), "x");
+        let is_grave = files.iter().any(|(file, _)| *file == "object.grave");
+        write(&format!("{entry}/data/{}file", if is_grave { "0/data/" } else { "" }), "x");
         write(&format!("{entry}/object.lock"), "");
         for (file, text) in files {
             write(&format!("{entry}/{file}"), text);
