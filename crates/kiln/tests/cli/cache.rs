@@ -398,7 +398,7 @@ fn root_a_repair_leaves_alone_what_is_in_use() {
     --- stdout
     [DIR]/cache/objects/[ID]/data/meta/info.json: metadata that is not JSON
       not repaired: it is in use
-    not checked: the sum of all sizes, because others have the cache open
+    not checked: the sum of all sizes: others have the cache open, or it may only be read
     checked 1 object and 1 download (12 B hashed): 1 finding, 0 repaired
     "#);
     drop(guard);
@@ -539,16 +539,12 @@ fn root_a_cache_that_cannot_be_written_to_can_be_looked_at() {
     };
     for verb in ["info", "ls", "du", "prune --all --dry-run"] {
         let run = look(verb).succeeded();
-        assert!(
-            run.stderr.is_empty() && run.stdout.contains('2') || verb == "info",
-            "{verb}: {}",
-            run.shown()
-        );
+        assert!(run.stderr.is_empty() && !run.stdout.is_empty(), "{verb}: {}", run.shown());
     }
     assert_shown!(world, look("verify"), @r#"
     exit code 0
     --- stdout
-    not checked: the sum of all sizes, because others have the cache open
+    not checked: the sum of all sizes: others have the cache open, or it may only be read
     checked 1 object and 1 download (12 B hashed): nothing is wrong
     "#);
     let prune = look("prune --all");

@@ -106,7 +106,9 @@ const fn outcome(repair: Repair) -> (&'static str, Option<&'static str>) {
 
 fn unchecked(part: &Unchecked) -> String {
     match part {
-        Unchecked::Accounting => "the sum of all sizes, because others have the cache open".to_owned(),
+        Unchecked::Accounting => {
+            "the sum of all sizes: others have the cache open, or it may only be read".to_owned()
+        }
         Unchecked::Busy { entries } => format!("objects that are being written: {entries}"),
         Unchecked::Content { content_type, items } => {
             format!("the content of `{content_type}`, which is not named by its checksum: {items}")
