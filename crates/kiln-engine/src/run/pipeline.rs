@@ -49,6 +49,7 @@ pub(super) fn build(
     events(Event::PipelineStarted { pipeline: &pipeline.name, id, stages: todo.len() });
     let prepared = prepared.get(context, &build, runner)?;
     let mut tree = context.store.new_object((id.as_str(), recipe), pipeline.source_epoch)?;
+    tree.note("pipeline", &pipeline.name);
     if let Some(base) = &base {
         tree.init_from(base)?;
     }
@@ -76,6 +77,7 @@ pub(super) fn build(
             result.failed = true;
             break;
         }
+        tree.note("stage", &stage.name);
         if index + 1 < todo.len() && context.checkpoints.stage(&stage.id) {
             let kept = tree.checkpoint((stage.id.as_str(), stage.recipe.as_str()))?;
             warn_if_refused(events, &stage.name, kept);

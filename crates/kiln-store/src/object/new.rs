@@ -1,5 +1,6 @@
 //! Objects that are being made.
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -28,6 +29,8 @@ pub struct NewObject {
     source_epoch: Option<i64>,
     created: i64,
     tree: PathBuf,
+    /// What people are told about it.
+    notes: BTreeMap<&'static str, String>,
 }
 
 impl NewObject {
@@ -48,12 +51,17 @@ impl NewObject {
         std::fs::write(&info, format!("{{\n  \"created\": {created}\n}}"))
             .map_err(ObjectError::io("write", &info))?;
         let (id, recipe) = (key.id.to_owned(), key.recipe.map(str::to_owned));
-        Ok(Self { store, id, recipe, entry, source_epoch, created, tree })
+        Ok(Self { store, id, recipe, entry, source_epoch, created, tree, notes: BTreeMap::new() })
     }
 
     /// Its id.
     pub fn id(&self) -> &str {
         &self.id
+    }
+
+    /// Notes something for people, as the pipeline's name; it goes with the object into the cache.
+    pub fn note(&mut self, key: &'static str, value: &str) {
+        self.notes.insert(key, value.to_owned());
     }
 
     /// The tree to fill.
@@ -109,6 +117,9 @@ impl NewObject {
         if let Some(recipe) = stage.recipe {
             copy.note_recipe(recipe);
         }
+        for (key, value) in &self.notes {
+            copy.note(key, value.as_str());
+        }
         clone_data(&data, &copy.data(), self.store.interrupt())?;
         Ok(match copy.commit(stage.id)? {
             Commit::Kept(_) => Outcome::Kept,
@@ -120,10 +131,13 @@ impl NewObject {
     /// Finishes the object, and offers it to the cache if it is to be kept. It is usable in any case.
     pub fn finish(self, keep: bool) -> Result<(Arc<Object>, Outcome), ObjectError> {
         let size = self.finalise(keep)?;
-        let Self { store, id, recipe, mut entry, .. } = self;
+        let Self { store, id, recipe, mut entry, notes, .. } = self;
         let key = Key { id: &id, recipe: recipe.as_deref() };
         if let Some(recipe) = key.recipe {
             entry.note_recipe(recipe);
+        }
+        for (key, value) in notes {
+            entry.note(key, value);
         }
         let (home, outcome) = if let Some(size) = size {
             match entry.commit_measured(&id, size)? {

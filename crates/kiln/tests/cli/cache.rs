@@ -186,6 +186,7 @@ fn root_entries_are_listed() {
     assert_eq!(object["path"], json!(world.object()));
     assert_eq!(object["flushed"], true, "the program has ended");
     assert!(object["recipe"].as_str().is_some_and(|recipe| recipe.len() == 64), "{object}");
+    assert_eq!(object["notes"], json!({"pipeline": "tree", "stage": "org.osbuild.copy"}));
     for time in ["created", "last-used"] {
         let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("now").as_secs();
         assert!(object[time].as_u64().is_some_and(|time| now - 600 <= time && time <= now), "{object}");
@@ -203,7 +204,7 @@ fn root_entries_are_listed() {
     exit code 0
     --- stdout
               NAME                                      SIZE   CREATED  LAST USED  STATE   WHAT
-    object    [ID] [SIZE] [AGO] [AGO]  in use  recipe [ID]
+    object    [ID] [SIZE] [AGO] [AGO]  in use  tree: org.osbuild.copy, recipe [ID]
     download  org.osbuild.files/sha256:[ID] [SIZE] [AGO] [AGO]  -
     2 entries, [SIZE]
     "#);

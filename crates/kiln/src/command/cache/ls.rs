@@ -116,9 +116,10 @@ fn what(entry: &Listed) -> String {
     }
     let noted = |key: &str| entry.notes.get(key).and_then(Value::as_str);
     let mut words = Vec::new();
-    for key in ["pipeline", "stage"] {
-        words.extend(noted(key).map(|value| format!("{key} {value}")));
-    }
+    words.extend(match (noted("pipeline"), noted("stage")) {
+        (Some(pipeline), Some(stage)) => Some(format!("{pipeline}: {stage}")),
+        (pipeline, stage) => pipeline.or(stage).map(str::to_owned),
+    });
     words.extend(entry.recipe().map(|recipe| format!("recipe {}", short(recipe))));
     words.join(", ")
 }
