@@ -12,7 +12,9 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, channel};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use kiln_sys::lock::{self, Kind};
 use rustix::fs::FileType;
@@ -33,13 +35,18 @@ use crate::tree::{self, TreeError};
 pub(super) const COUNT: &str = "kiln.count";
 
 /// A directory that was changed so short a time ago may be changed again without looking newer.
-const TICK: std::time::Duration = std::time::Duration::from_millis(50);
+const TICK: Duration = Duration::from_millis(50);
 
-/// The thread that removes what was found. Stopped and waited for when the cache is closed.
+/// So long closing the cache waits for what was found to be removed; the rest is left for the next run.
+const GRACE: Duration = Duration::from_secs(2);
+
+/// The thread that removes what was found.
 #[derive(Debug)]
 pub(super) struct Janitor {
     stop: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
+    /// Disconnected when the thread ends.
+    done: Receiver<()>,
 }
 
 impl Janitor {
@@ -54,6 +61,8 @@ impl Janitor {
 
 impl Drop for Janitor {
     fn drop(&mut self) {
+        // Whatever comes: it has ended, or there was no more time.
+        let _ = self.done.recv_timeout(GRACE);
         self.stop.store(true, Ordering::Relaxed);
         self.finish();
     }
@@ -83,7 +92,9 @@ impl Cache {
         let mut twin = self.twin()?;
         twin.stop = Arc::clone(&stop);
         // Without a thread the next run finds it again. Best effort: the next run finds what could not be removed.
+        let (working, done) = channel::<()>();
         let thread = std::thread::Builder::new().name("kiln-reclaim".to_owned()).spawn(move || {
+            let _working = working;
             let twin = Arc::new(twin);
             if let Some((entry, _lock)) = buried {
                 let _ = twin.bury(&entry, &twin.stop);
@@ -91,7 +102,7 @@ impl Cache {
             let _ = twin.reclaim();
             let _ = twin.flush_marked().and_then(|()| twin.flush_unflushed());
         });
-        Ok(Some(Janitor { stop, thread: thread.ok() }))
+        Ok(Some(Janitor { stop, thread: thread.ok(), done }))
     }
 
     /// Removes what dead processes left and can be recognised while others use the cache: unlocked staging
