@@ -224,3 +224,41 @@ fn unfinished_content_is_reclaimed_when_nobody_fills_it() {
     assert!(live.exists() && whole.exists());
     assert!(foreign.iter().all(|name| !scene.content(name).exists()));
 }
+
+/// Whether somebody waits for the lock (`flock`) of a file.
+fn is_waited_for(path: &Path) -> bool {
+    use std::os::unix::fs::MetadataExt;
+    let inode = format!(":{} ", fs::metadata(path).expect("there").ino());
+    let locks = fs::read_to_string("/proc/locks").expect("read");
+    locks.lines().any(|line| line.contains("-> FLOCK") && line.contains(&inode))
+}
+
+#[test]
+fn no_session_begins_in_the_middle_of_an_eviction() {
+    let scene = Scene::new();
+    scene.download("sha256:aa", 1, 9 * DAY);
+    let sessions = || {
+        let list = fs::read_dir(scene.directory.path().join("tmp")).expect("read");
+        list.filter(|entry| {
+            let name = entry.as_ref().expect("an entry").file_name();
+            name.to_string_lossy().starts_with("kiln-session-")
+        })
+        .count()
+    };
+    let evictor = scene.cache.evictor().expect("the right");
+    std::thread::scope(|scope| {
+        let begun = scope.spawn(|| scene.cache.begin_session().expect("begun"));
+        let deadline = std::time::Instant::now() + Duration::from_secs(30);
+        while !is_waited_for(&scene.cache.sources()) {
+            assert!(std::time::Instant::now() < deadline, "it does not wait");
+            std::thread::yield_now();
+        }
+        assert_eq!(sessions(), 0);
+        let [download] = scene.cache.list_downloads().expect("listed").try_into().expect("one");
+        assert_eq!(evictor.evict(&download).expect("evicted"), Some(PAGE));
+        drop(evictor);
+        let session = begun.join().expect("no panic");
+        assert_eq!(sessions(), 1);
+        drop(session);
+    });
+}

@@ -25,7 +25,8 @@ const SIGNATURE: usize = 43;
 
 /// Checks the files at the top; false if the cache cannot be opened.
 pub(super) fn check(directory: &Path, repair: bool, report: &mut VerifyReport) -> Result<bool, CacheError> {
-    for name in [CACHE_INFO, CACHE_LOCK, CACHE_SIZE, CACHE_TAG, OBJECTS, STAGE, TEMPORARY, SOURCES] {
+    // The others are made when they are needed.
+    for name in [CACHE_INFO, CACHE_LOCK, CACHE_SIZE, CACHE_TAG, OBJECTS, STAGE] {
         let path = directory.join(name);
         if !path.try_exists().map_err(CacheError::io("read attributes of", &path))? {
             // Opening makes it, whoever opens.
