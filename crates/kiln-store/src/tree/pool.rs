@@ -157,3 +157,61 @@ impl<W: Work + ?Sized> Shared<'_, W> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use super::*;
+
+    /// A task is a number; it adds two tasks of the number less one, and fails at a given count.
+    struct Halves {
+        done: AtomicUsize,
+        fails_at: usize,
+        choosy: bool,
+    }
+
+    impl Work for Halves {
+        type Task = u32;
+
+        fn choosy(&self) -> bool {
+            self.choosy
+        }
+
+        fn suits(&self, task: &u32, worker: usize, workers: usize) -> bool {
+            *task as usize % workers == worker
+        }
+
+        fn run(&self, crew: &Crew<'_, '_, Self>, task: u32) {
+            let before = self.done.fetch_add(1, Ordering::Relaxed);
+            assert_ne!(before, self.fails_at, "as wanted");
+            if task > 0 {
+                crew.add([task - 1, task - 1], task.is_multiple_of(3));
+            }
+        }
+    }
+
+    fn halves(fails_at: usize, choosy: bool) -> Halves {
+        Halves { done: AtomicUsize::new(0), fails_at, choosy }
+    }
+
+    #[test]
+    fn every_task_is_done_once() {
+        for choosy in [false, true] {
+            for depth in [0, 1, 2, 12] {
+                let work = halves(usize::MAX, choosy);
+                run(&work, depth);
+                assert_eq!(work.done.into_inner(), (2 << depth) - 1, "{depth}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_panic_ends_the_walk_instead_of_hanging_it() {
+        for fails_at in [0, 1, 1000, 8190] {
+            let work = halves(fails_at, false);
+            let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| run(&work, 12)));
+            assert!(outcome.is_err(), "{fails_at}");
+        }
+    }
+}

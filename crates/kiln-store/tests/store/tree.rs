@@ -264,22 +264,25 @@ fn root_a_copy_into_a_filled_directory_merges() {
 }
 
 #[test]
-fn root_an_inherited_acl_does_not_stick() {
+fn root_what_the_destination_passes_on_does_not_stick() {
     let scratch = scratch();
     let original = rich_tree(scratch.path());
     let mut acl = [0; 256];
     let size = rustix::fs::getxattr(original.join("etc/conf.d"), "system.posix_acl_default", &mut acl[..])
         .expect("acl");
+    // An ACL and a group for new files, on the root and on a directory that is merged with one of the tree.
     let target = scratch.path().join("target");
-    fs::create_dir(&target).expect("directory");
-    rustix::fs::setxattr(&target, "system.posix_acl_default", &acl[..size], XattrFlags::empty())
-        .expect("acl");
+    fs::create_dir_all(target.join("usr")).expect("directories");
+    for directory in [target.clone(), target.join("usr")] {
+        std::os::unix::fs::chown(&directory, None, Some(99)).expect("chown");
+        chmod(&directory, 0o2777);
+        rustix::fs::setxattr(&directory, "system.posix_acl_default", &acl[..size], XattrFlags::empty())
+            .expect("acl");
+    }
     tree::copy(&original, &target, CopyOptions::default(), &GO_ON).expect("copy");
-    let only_root: Vec<_> = differences(&original, &target);
-    assert!(
-        only_root.iter().all(|line| line.starts_with(".: xattr system.posix_acl_default")),
-        "{only_root:?}"
-    );
+    let value = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+    let own = |path: &str| format!("{path}: xattr system.posix_acl_default none != {}", value(&acl[..size]));
+    assert_eq!(differences(&original, &target), [own("."), own("usr")], "their own, and nobody else's");
 }
 
 #[test]
