@@ -10,5 +10,6 @@ mod kept;
 mod manifests;
 mod mistakes;
 mod osbuild;
+mod tree;
 mod trouble;
 mod world;
