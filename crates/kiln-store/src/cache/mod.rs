@@ -11,7 +11,9 @@
 //! objects/uuid-HEX/…                                     entries that are being made or removed
 //! objects/uuid-HEX (a file)                              a file that is about to be renamed or linked
 //! stage/uuid-HEX/{data/, object.info, object.lock}       entries that never get a name, or not yet
-//! tmp/kiln-*                                             Kiln's own: temporary directories, build locks
+//! sources/TYPE/NAME                                      downloads ([`downloads`])
+//! tmp/kiln-*                                             Kiln's own: temporary directories, sessions, build locks
+//! kiln.*                                                 Kiln's own: what was counted, what was not flushed yet
 //! ```
 //!
 //! # Rules
