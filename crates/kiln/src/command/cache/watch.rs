@@ -29,7 +29,10 @@ pub(super) fn watch<T>(what: &'static str, progress: &Progress, work: impl FnOnc
             let template = "{prefix:>12.cyan} {wide_bar} {bytes}/{total_bytes} {bytes_per_sec}";
             let style =
                 ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
-            let bar = ProgressBar::new(0).with_style(style).with_prefix(what);
+            // What was done before counts as done, but not for the rate.
+            let done = progress.bytes.load(Ordering::Relaxed);
+            let bar = ProgressBar::new(0).with_style(style).with_prefix(what).with_position(done);
+            let bar = bar.with_elapsed(PATIENCE);
             while wait.recv_timeout(TICK) == Err(mpsc::RecvTimeoutError::Timeout) {
                 bar.set_length(progress.total.load(Ordering::Relaxed));
                 bar.set_position(progress.bytes.load(Ordering::Relaxed));
