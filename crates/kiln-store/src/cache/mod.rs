@@ -56,6 +56,7 @@ mod unflushed;
 mod verify;
 
 use std::fs::File;
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -262,11 +263,15 @@ impl Cache {
             .map_err(self.root.failed("flush", directory))
     }
 
-    /// Writes one of Kiln's own files of the cache, in one step.
+    /// Writes one of Kiln's own files of the cache, in one step. Not at all if somebody who cleans up is faster.
     fn record(&self, file: &str, content: &str) -> Result<(), CacheError> {
         let new = format!("{TEMPORARY}/{file}-{}", name::random()?);
-        drop(self.root.create(&new, content)?);
-        let placed = self.root.rename_over(&new, file);
+        // Locked, so that it can be told from what somebody dead has left.
+        let Some(mut opened) = self.root.create_locked(&new, files::FILE_MODE)? else { return Ok(()) };
+        let placed = opened
+            .write_all(content.as_bytes())
+            .map_err(self.root.failed("write", &new))
+            .and_then(|()| self.root.rename_over(&new, file));
         placed.and(self.root.unlink(&new).map(|_| ()))
     }
 }

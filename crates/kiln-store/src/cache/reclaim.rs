@@ -20,6 +20,7 @@ use kiln_sys::lock::{self, Kind};
 use rustix::fs::FileType;
 use serde_json::{Map, Value};
 
+use super::downloads::COUNTED;
 use super::durability::is_marked;
 use super::entry::Entry;
 use super::evict::is_anonymous;
@@ -33,6 +34,9 @@ use crate::tree::{self, TreeError};
 
 /// What the objects were counted as, and when: Kiln's own file in the cache.
 pub(super) const COUNT: &str = "kiln.count";
+
+/// What is counted is written to files of these names with something random after them, and named then.
+const RECORDS: [&str; 2] = [COUNT, COUNTED];
 
 /// A directory that was changed so short a time ago may be changed again without looking newer.
 const TICK: Duration = Duration::from_millis(50);
@@ -120,6 +124,10 @@ impl Cache {
         }
         self.reclaim_downloads(false)?;
         for name in self.root.list(TEMPORARY)? {
+            if RECORDS.iter().any(|record| name.starts_with(record)) {
+                self.clear_file(&format!("{TEMPORARY}/{name}"))?;
+                continue;
+            }
             unless_mounted(temporary::reclaim(&self.root.path().join(TEMPORARY).join(name), &self.stop))?;
         }
         Ok(())

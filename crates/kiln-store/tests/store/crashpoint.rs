@@ -178,6 +178,7 @@ sweeps! {
     reclaiming: "reclaim",
     pruning: "prune",
     pruning_many: "prune many",
+    pruning_downloads: "prune downloads",
     making_an_object_with_a_checkpoint: "object",
     locking_a_build: "build lock",
     a_temporary_directory: "temporary directory",

@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use serde::{Deserialize, Serialize};
 
 use super::{COUNTED, DEPTH, Download, FILES, entries, is_unfinished, unless_gone};
-use crate::cache::{Cache, CacheError, TEMPORARY, UNINTERRUPTED, name};
+use crate::cache::{Cache, CacheError, UNINTERRUPTED};
 use crate::tree::{self, TreeError};
 
 /// How far the time of modification must lie back for a record to hold: clocks of file systems tick every 10 ms at
@@ -68,21 +68,9 @@ impl Cache {
         {
             // Best effort: without a record the directories are listed the next time too. Two writers replace one
             // right record by another.
-            let _ = self.remember(&path, &text);
+            let _ = self.record(COUNTED, &text);
         }
         Ok(sum)
-    }
-
-    /// Replaces the record in one step.
-    fn remember(&self, path: &Path, text: &str) -> Result<(), CacheError> {
-        let new = self.directory().join(TEMPORARY).join(format!("{COUNTED}-{}", name::random()?));
-        let replaced = std::fs::write(&new, text)
-            .map_err(CacheError::io("write", &new))
-            .and_then(|()| std::fs::rename(&new, path).map_err(CacheError::io("replace", path)));
-        if replaced.is_err() {
-            let _ = std::fs::remove_file(&new);
-        }
-        replaced
     }
 
     /// The bytes that all downloads take on disk.

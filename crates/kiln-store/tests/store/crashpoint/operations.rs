@@ -8,7 +8,7 @@ use kiln_store::cache::{Cache, CacheOptions, Commit, Durability, MaximumSize, Pr
 use kiln_store::object::{ObjectStore, StoreOptions};
 use kiln_testkit::fscache::content;
 
-use crate::common::GO_ON;
+use crate::common::{GO_ON, set_time};
 
 /// An operation that can die at any point.
 pub(super) struct Operation {
@@ -187,6 +187,25 @@ pub(super) const OPERATIONS: &[Operation] = &[
         stays: &["e"],
     },
     Operation {
+        name: "prune downloads",
+        given: |directory| {
+            entries(directory, &["a"]);
+            downloads(directory);
+        },
+        act: |directory| {
+            let cache = quiet(directory);
+            cache.downloads().expect("count");
+            let session = cache.begin_session().expect("session");
+            session.uses([cache.sources().join(USED)]).expect("uses");
+            let options =
+                PruneOptions { target: PruneTarget::All, objects: false, downloads: true, dry_run: false };
+            cache.prune(&options).expect("prune");
+            cache.downloads().expect("count");
+            assert!(cache.sources().join(USED).exists(), "it is in use");
+        },
+        stays: &["a"],
+    },
+    Operation {
         name: "object",
         given: |directory| entries(directory, &["a"]),
         act: |directory| {
@@ -253,6 +272,21 @@ fn entries(directory: &Path, names: &[&str]) {
         keep(&cache, name, None);
     }
     cache.flush().expect("flush");
+}
+
+/// A download that is used.
+const USED: &str = "org.osbuild.files/sha256:aa";
+
+/// Leaves downloads that were not used for long.
+fn downloads(directory: &Path) {
+    let files = directory.join("sources/org.osbuild.files");
+    fs::create_dir_all(&files).expect("directory");
+    for name in ["sha256:aa", "sha256:bb", "sha256:cc"] {
+        fs::write(files.join(name), "x").expect("file");
+        set_time(&files.join(name), 1_000_000_000, 0);
+    }
+    // Else they would have to be counted each time.
+    set_time(&files, 1_000_000_000, 0);
 }
 
 /// An entry without a name, files in it, and the bytes it is accounted with.
