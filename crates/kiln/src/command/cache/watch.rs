@@ -2,9 +2,10 @@
 
 use std::sync::atomic::Ordering;
 use std::sync::mpsc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
+use kiln_engine::plan::bytes;
 use kiln_store::cache::Progress;
 
 use crate::settings;
@@ -21,21 +22,25 @@ pub(super) fn watch<T>(what: &'static str, progress: &Progress, work: impl FnOnc
         return work();
     }
     let (done, wait) = mpsc::channel::<()>();
+    let start = Instant::now();
     std::thread::scope(|scope| {
         scope.spawn(move || {
             if wait.recv_timeout(PATIENCE) != Err(mpsc::RecvTimeoutError::Timeout) {
                 return;
             }
-            let template = "{prefix:>12.cyan} {wide_bar} {bytes}/{total_bytes} {bytes_per_sec}";
+            let template = "{prefix:>12.cyan} {wide_bar} {msg}";
             let style =
                 ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
-            // What was done before counts as done, but not for the rate.
-            let done = progress.bytes.load(Ordering::Relaxed);
-            let bar = ProgressBar::new(0).with_style(style).with_prefix(what).with_position(done);
-            let bar = bar.with_elapsed(PATIENCE);
+            let bar = ProgressBar::new(0).with_style(style).with_prefix(what);
             while wait.recv_timeout(TICK) == Err(mpsc::RecvTimeoutError::Timeout) {
-                bar.set_length(progress.total.load(Ordering::Relaxed));
-                bar.set_position(progress.bytes.load(Ordering::Relaxed));
+                let done = progress.bytes.load(Ordering::Relaxed);
+                let total = progress.total.load(Ordering::Relaxed);
+                bar.set_length(total);
+                bar.set_position(done);
+                // The bar's own rate takes all that was done before it was shown for one step.
+                let millis = u64::try_from(start.elapsed().as_millis()).unwrap_or(u64::MAX).max(1);
+                let rate = done.saturating_mul(1000) / millis;
+                bar.set_message(format!("{} of {}, {}/s", bytes(done), bytes(total), bytes(rate)));
             }
             bar.finish_and_clear();
         });
