@@ -3,6 +3,7 @@
 //! Tests that build are named `root_…`: building needs root.
 
 mod cache;
+mod cache_limits;
 mod commands;
 mod debian;
 mod interrupted;
