@@ -95,6 +95,12 @@ impl Visit for Remove {
         loosen(parent, name, error)
     }
 
+    fn shares_directories(&self) -> bool {
+        // XFS frees in the background what was in a file: nearly all that is left is done with the directory
+        // locked, and threads would only wait for each other.
+        self.group_bits.is_none()
+    }
+
     fn group_bits(&self) -> Option<u32> {
         self.group_bits
     }

@@ -110,6 +110,11 @@ pub(super) trait Visit: Sync {
         Err(error)
     }
 
+    /// Whether several threads may deal with entries of the same directory at the same time.
+    fn shares_directories(&self) -> bool {
+        true
+    }
+
     /// How many low bits of an inode number tell entries apart that the file system keeps together and
     /// locks together: directories of the same group are then visited by the same thread.
     fn group_bits(&self) -> Option<u32> {
@@ -277,7 +282,7 @@ impl<V: Visit> Walk<'_, V> {
             crew.add(tasks, false);
         }
         let mut others = entries.others();
-        if others.len() > BATCH {
+        if others.len() > BATCH && self.visitor.shares_directories() {
             let first = others.start + BATCH;
             let batches: Vec<_> = (first..others.end)
                 .step_by(BATCH)
