@@ -11,7 +11,7 @@ use super::{Cache, CacheError, MaximumSize, OBJECTS};
 /// How far a cache is pruned.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PruneTarget {
-    /// Down to its limit; nothing goes if it has none.
+    /// Down to its limit. Nothing goes if it has none, and no downloads if it is zero: they are not kept because of it.
     Limit,
     /// Until what is looked at takes no more than so many bytes.
     Size(u64),
@@ -111,13 +111,16 @@ impl Cache {
     pub fn prune(self: &Arc<Self>, options: &PruneOptions) -> Result<PruneReport, CacheError> {
         let before = self.size()?.saturating_add(self.downloads_size()?);
         let mut report = PruneReport { before, ..PruneReport::default() };
-        let candidates = self.candidates(options)?;
+        let zero = options.target == PruneTarget::Limit && self.maximum_size() == MaximumSize::Bytes(0);
+        let downloads = options.downloads && !zero;
+        let candidates = self.candidates(options.objects, downloads)?;
         let covered = candidates.iter().map(|candidate| candidate.pruned().size).sum::<u64>();
         let mut wanted = match options.target {
             PruneTarget::Size(target) => covered.saturating_sub(target),
             PruneTarget::Limit if !self.has_maximum_size()? => 0,
             PruneTarget::Limit => match self.maximum_size() {
                 MaximumSize::Unlimited => 0,
+                MaximumSize::Bytes(0) => covered,
                 MaximumSize::Bytes(limit) => before.saturating_sub(limit),
             },
             PruneTarget::Unused(_) | PruneTarget::All => u64::MAX,
@@ -131,7 +134,7 @@ impl Cache {
         };
         let mut burial = Burial::new(self);
         // Whoever wants to begin a session waits for this: what takes time comes after it.
-        let evictor = self.evictor()?;
+        let evictor = if downloads { Some(self.evictor()?) } else { None };
         for candidate in candidates {
             if wanted == 0 {
                 break;
@@ -140,7 +143,7 @@ impl Cache {
                 continue;
             }
             let pruned = candidate.pruned();
-            match remove(self, &candidate, options.dry_run, &evictor, &mut burial)? {
+            match remove(self, &candidate, options.dry_run, evictor.as_ref(), &mut burial)? {
                 Ok(freed) => {
                     report.freed += freed;
                     wanted = wanted.saturating_sub(freed);
@@ -159,14 +162,14 @@ impl Cache {
     }
 
     /// What may go, the least recently used first.
-    fn candidates(&self, options: &PruneOptions) -> Result<Vec<Candidate>, CacheError> {
+    fn candidates(&self, objects: bool, downloads: bool) -> Result<Vec<Candidate>, CacheError> {
         let mut candidates = Vec::new();
-        if options.objects {
+        if objects {
             for (last_used, name, size) in sizes_by_last_use(&self.root)? {
                 candidates.push(Candidate::Object { name, size, last_used });
             }
         }
-        if options.downloads {
+        if downloads {
             candidates.extend(self.list_downloads()?.into_iter().map(Candidate::Download));
         }
         candidates.sort_by_cached_key(|candidate| (candidate.last_used(), candidate.pruned().name));
@@ -178,7 +181,7 @@ fn remove(
     cache: &Cache,
     candidate: &Candidate,
     dry_run: bool,
-    evictor: &Evictor<'_>,
+    evictor: Option<&Evictor<'_>>,
     burial: &mut Burial<'_>,
 ) -> Result<Result<u64, KeptBecause>, CacheError> {
     match candidate {
@@ -193,13 +196,16 @@ fn remove(
             let taken = burial.take(name, *last_used)?;
             Ok(taken.ok_or(KeptBecause::InUse))
         }
-        Candidate::Download(download) => match evictor.keeps(download) {
-            Some(Keep::Session) => Ok(Err(KeptBecause::Build)),
-            Some(Keep::Linked) => Ok(Err(KeptBecause::Linked)),
-            Some(Keep::Young) => Ok(Err(KeptBecause::Recent)),
-            None if dry_run => Ok(Ok(download.bytes)),
-            None => Ok(evictor.evict(download)?.ok_or(KeptBecause::InUse)),
-        },
+        Candidate::Download(download) => {
+            let Some(evictor) = evictor else { return Ok(Err(KeptBecause::InUse)) };
+            match evictor.keeps(download) {
+                Some(Keep::Session) => Ok(Err(KeptBecause::Build)),
+                Some(Keep::Linked) => Ok(Err(KeptBecause::Linked)),
+                Some(Keep::Young) => Ok(Err(KeptBecause::Recent)),
+                None if dry_run => Ok(Ok(download.bytes)),
+                None => Ok(evictor.evict(download)?.ok_or(KeptBecause::InUse)),
+            }
+        }
     }
 }
 

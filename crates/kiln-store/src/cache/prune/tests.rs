@@ -129,6 +129,16 @@ fn a_cache_is_pruned_to_its_limit() {
     assert_eq!(report.missing, 0);
 }
 
+/// As in the reference, where the limit is about objects.
+#[test]
+fn a_limit_of_zero_leaves_downloads_alone() {
+    let scene = Scene::new();
+    scene.cache.set_maximum_size(MaximumSize::Bytes(0)).expect("set");
+    let report = scene.prune(PruneTarget::Limit, false);
+    assert_eq!((names(&report), report.missing), (vec!["a", "c"], 0));
+    assert_eq!(scene.cache.list().expect("listed").len(), 1);
+}
+
 #[test]
 fn a_cache_without_a_limit_is_not_pruned() {
     let directory = tempfile::tempdir().expect("a directory");
