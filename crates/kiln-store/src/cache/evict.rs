@@ -112,8 +112,7 @@ impl<'a> Burial<'a> {
         if last_use(&stat) != last_used {
             return Ok(None);
         }
-        let info = root.read(&format!("{victim}/{OBJECT_INFO}"))?;
-        let size = info.as_deref().and_then(parse_info).as_ref().map_or(0, accounted);
+        let size = size_of(root, name)?;
         let place = self.grave.as_ref().map(|grave| grave.file(&format!("{DATA}/{}", self.buried)));
         let moved = place.as_ref().map_or(Ok(false), |place| match root.rename_over(&victim, place) {
             Err(error) if is_full(&error) || is_elsewhere(&error) => Ok(false),
@@ -357,17 +356,10 @@ pub(super) fn is_anonymous(path: &str) -> bool {
     path.rsplit('/').next().is_some_and(|name| name.starts_with(name::ANONYMOUS))
 }
 
-/// All entries with the time of their last use and the bytes that they are accounted with, the oldest first.
-pub(super) fn sizes_by_last_use(root: &Root) -> Result<Vec<(LastUse, String, u64)>, CacheError> {
-    let mut found = Vec::new();
-    for (last_used, name) in by_last_use(root)? {
-        if let Some(info) =
-            root.read(&format!("{OBJECTS}/{name}/{OBJECT_INFO}"))?.as_deref().and_then(parse_info)
-        {
-            found.push((last_used, name, accounted(&info)));
-        }
-    }
-    Ok(found)
+/// The bytes that an entry is accounted with; none if it is not committed, or has gone.
+pub(super) fn size_of(root: &Root, name: &str) -> Result<u64, CacheError> {
+    let info = root.read(&format!("{OBJECTS}/{name}/{OBJECT_INFO}"))?;
+    Ok(info.as_deref().and_then(parse_info).as_ref().map_or(0, accounted))
 }
 
 /// The names of all entries with the time of their last use, the oldest first.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::downloads::{Download, Evictor, Keep};
-use super::evict::{Burial, LastUse, sizes_by_last_use, time};
+use super::evict::{Burial, LastUse, by_last_use, size_of, time};
 use super::inspect::{EntryKind, is_held};
 use super::{Cache, CacheError, MaximumSize, OBJECTS};
 
@@ -76,19 +76,20 @@ pub struct PruneReport {
 }
 
 enum Candidate {
-    Object { name: String, size: u64, last_used: LastUse },
+    /// Its size is read when it is its turn: most stay.
+    Object {
+        name: String,
+        last_used: LastUse,
+    },
     Download(Download),
 }
 
 impl Candidate {
-    fn pruned(&self) -> Pruned {
+    fn pruned(&self, size: u64) -> Pruned {
         match self {
-            Self::Object { name, size, last_used } => Pruned {
-                kind: EntryKind::Object,
-                name: name.clone(),
-                size: *size,
-                last_used: time(*last_used),
-            },
+            Self::Object { name, last_used } => {
+                Pruned { kind: EntryKind::Object, name: name.clone(), size, last_used: time(*last_used) }
+            }
             Self::Download(download) => Pruned {
                 kind: EntryKind::Download,
                 name: download.name(),
@@ -114,7 +115,11 @@ impl Cache {
         let zero = options.target == PruneTarget::Limit && self.maximum_size() == MaximumSize::Bytes(0);
         let downloads = options.downloads && !zero;
         let candidates = self.candidates(options.objects, downloads)?;
-        let covered = candidates.iter().map(|candidate| candidate.pruned().size).sum::<u64>();
+        let fetched = candidates.iter().map(|candidate| match candidate {
+            Candidate::Object { .. } => 0,
+            Candidate::Download(download) => download.bytes,
+        });
+        let covered = fetched.sum::<u64>() + if options.objects { self.size()? } else { 0 };
         let mut wanted = match options.target {
             PruneTarget::Size(target) => covered.saturating_sub(target),
             PruneTarget::Limit if !self.has_maximum_size()? => 0,
@@ -142,14 +147,19 @@ impl Cache {
             if oldest_to_stay.is_some_and(|oldest| candidate.last_used() >= oldest) {
                 continue;
             }
-            let pruned = candidate.pruned();
             match remove(self, &candidate, options.dry_run, evictor.as_ref(), &mut burial)? {
                 Ok(freed) => {
                     report.freed += freed;
                     wanted = wanted.saturating_sub(freed);
-                    report.removed.push(pruned);
+                    report.removed.push(candidate.pruned(freed));
                 }
-                Err(because) => report.kept.push((pruned, because)),
+                Err(because) => {
+                    let size = match &candidate {
+                        Candidate::Object { name, .. } => size_of(&self.root, name)?,
+                        Candidate::Download(download) => download.bytes,
+                    };
+                    report.kept.push((candidate.pruned(size), because));
+                }
             }
         }
         drop(evictor);
@@ -165,14 +175,16 @@ impl Cache {
     fn candidates(&self, objects: bool, downloads: bool) -> Result<Vec<Candidate>, CacheError> {
         let mut candidates = Vec::new();
         if objects {
-            for (last_used, name, size) in sizes_by_last_use(&self.root)? {
-                candidates.push(Candidate::Object { name, size, last_used });
-            }
+            let objects = by_last_use(&self.root)?.into_iter();
+            candidates.extend(objects.map(|(last_used, name)| Candidate::Object { name, last_used }));
         }
         if downloads {
-            candidates.extend(self.list_downloads()?.into_iter().map(Candidate::Download));
+            let mut downloads = self.list_downloads()?;
+            downloads.sort_unstable();
+            candidates.extend(downloads.into_iter().map(Candidate::Download));
         }
-        candidates.sort_by_cached_key(|candidate| (candidate.last_used(), candidate.pruned().name));
+        // Both are in the order of their names where the times are equal.
+        candidates.sort_by_key(Candidate::last_used);
         Ok(candidates)
     }
 }
@@ -185,14 +197,14 @@ fn remove(
     burial: &mut Burial<'_>,
 ) -> Result<Result<u64, KeptBecause>, CacheError> {
     match candidate {
-        Candidate::Object { name, size, .. } if dry_run => {
+        Candidate::Object { name, .. } if dry_run => {
             Ok(if is_held(&cache.directory().join(OBJECTS).join(name))? {
                 Err(KeptBecause::InUse)
             } else {
-                Ok(*size)
+                Ok(size_of(&cache.root, name)?)
             })
         }
-        Candidate::Object { name, last_used, .. } => {
+        Candidate::Object { name, last_used } => {
             let taken = burial.take(name, *last_used)?;
             Ok(taken.ok_or(KeptBecause::InUse))
         }
