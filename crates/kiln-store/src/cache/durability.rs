@@ -157,7 +157,7 @@ impl Shared {
     fn flush_all(&self, record: Option<Record>) -> Result<(), CacheError> {
         let Some(record) = record else { return self.flush() };
         let waiting = std::mem::take(&mut self.state().waiting);
-        rustix::fs::syncfs(self.root.fd()).map_err(self.root.failed("flush", ""))?;
+        self.root.flush()?;
         self.root.unlink(record.path())?;
         waiting.iter().try_for_each(|unflushed| self.unmark(unflushed))
     }
@@ -167,7 +167,7 @@ impl Shared {
         if waiting.is_empty() {
             return Ok(());
         }
-        rustix::fs::syncfs(self.root.fd()).map_err(self.root.failed("flush", ""))?;
+        self.root.flush()?;
         for unflushed in &waiting {
             self.unmark(unflushed)?;
         }

@@ -220,7 +220,7 @@ impl Entry {
         }
         self.accounted = true;
         if cache.options.durability == Durability::Before {
-            rustix::fs::syncfs(cache.root.fd()).map_err(cache.root.failed("flush", ""))?;
+            cache.root.flush()?;
         }
         let tried = self.publish(name)?;
         match tried {

@@ -82,6 +82,12 @@ impl Root {
         &self.directory
     }
 
+    /// Has everything that was written to the file system so far on the disk when it returns.
+    pub(super) fn flush(&self) -> Result<(), CacheError> {
+        // Only file systems in user space are interrupted in this, by signals that were sent to others.
+        rustix::io::retry_on_intr(|| rustix::fs::syncfs(&self.directory)).map_err(self.failed("flush", ""))
+    }
+
     pub(super) fn at(&self, point: Point) {
         self.hooks.at(point);
     }

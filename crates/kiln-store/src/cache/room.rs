@@ -56,7 +56,7 @@ impl Cache {
                 return Ok(Some(DiskFull { free, minimum, wanted }));
             }
             // Some file systems show what was freed only when it is written down.
-            rustix::fs::syncfs(self.root.fd()).map_err(self.root.failed("flush", ""))?;
+            self.root.flush()?;
         }
     }
 }

@@ -112,6 +112,6 @@ impl Cache {
     }
 
     pub(super) fn flush_filesystem(&self) -> Result<(), CacheError> {
-        rustix::fs::syncfs(self.root.fd()).map_err(self.root.failed("flush", ""))
+        self.root.flush()
     }
 }
