@@ -46,6 +46,7 @@ pub const TESTS: &[Need] = &[
     BWRAP,
     Need::new("bzip2", "bzip2"),
     Need::new("dpkg-deb", "dpkg"),
+    Need::new("fuse-overlayfs", "fuse-overlayfs"),
     Need::new("grub-mkimage", "grub-common"),
     Need::new("gzip", "gzip"),
     Need::new("losetup", "mount"),

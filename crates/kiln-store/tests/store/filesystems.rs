@@ -8,10 +8,14 @@ use std::time::Duration;
 use kiln_store::cache::{
     Cache, CacheOptions, Commit, Durability, Entry, LoadGuard, MaximumSize, PruneOptions, PruneTarget,
 };
+use kiln_sys::command::Run;
 use kiln_testkit::fscache::content;
 use kiln_testkit::fscache::shape::{Shape, held_locks};
+use kiln_testkit::host;
+use rustix::fs::{Mode, OFlags};
+use rustix::mount::{UnmountFlags, unmount};
 
-use crate::common::{GO_ON, set_time};
+use crate::common::{GO_ON, scratch, set_time};
 use crate::crash::{kill, start};
 use crate::tree_disk::{Disk, Kind};
 
@@ -55,13 +59,16 @@ fn at_rest(directory: &Path) -> Shape {
 
 fn works_on(kind: Kind) {
     let Some(disk) = Disk::new(kind) else { return };
-    let directory = disk.root().join("cache");
-    stores_and_loads(&directory);
-    evicts_what_was_used_least_recently(&directory);
-    keeps_what_is_held(&directory);
-    reclaims_what_the_dead_left(&directory);
-    survives_kills(&directory);
-    prunes_everything(&directory);
+    works_in(&disk.root().join("cache"));
+}
+
+fn works_in(directory: &Path) {
+    stores_and_loads(directory);
+    evicts_what_was_used_least_recently(directory);
+    keeps_what_is_held(directory);
+    reclaims_what_the_dead_left(directory);
+    survives_kills(directory);
+    prunes_everything(directory);
 }
 
 fn stores_and_loads(directory: &Path) {
@@ -195,7 +202,7 @@ fn root_entries_of_an_overlay_s_lower_layer_are_loaded_replaced_and_evicted() {
     let merged = lower.root().join("merged");
     let flags = rustix::mount::MountFlags::empty();
     if let Err(error) = rustix::mount::mount("overlay", &merged, "overlay", flags, Some(data.as_c_str())) {
-        return kiln_testkit::host::skip(&format!("no overlay on tmpfs: {error}"));
+        return host::skip(&format!("no overlay on tmpfs: {error}"));
     }
     let result = std::panic::catch_unwind(|| {
         let directory = merged.join("cache");
@@ -222,7 +229,34 @@ fn root_entries_of_an_overlay_s_lower_layer_are_loaded_replaced_and_evicted() {
         drop((cache, other));
         assert_eq!(at_rest(&directory).size, 0);
     });
-    rustix::mount::unmount(&merged, rustix::mount::UnmountFlags::DETACH).expect("unmount");
+    unmount(&merged, UnmountFlags::DETACH).expect("unmount");
+    if let Err(panic) = result {
+        std::panic::resume_unwind(panic);
+    }
+}
+
+/// What containers without root use: a file system in user space, without files that have no name (`O_TMPFILE`).
+#[test]
+fn root_the_cache_works_on_fuse_overlayfs() {
+    let mut needs = host::TESTS.iter().copied();
+    let need = needs.find(|need| need.program == "fuse-overlayfs").expect("it is in the list");
+    if !host::provided("an overlay in user space", &[need]) {
+        return;
+    }
+    let scratch = scratch();
+    let at = |part: &str| scratch.path().join(part);
+    for part in ["lower", "upper", "work", "merged"] {
+        fs::create_dir(at(part)).expect("directory");
+    }
+    let [lower, upper, work] = ["lower", "upper", "work"].map(|part| at(part).display().to_string());
+    let options = format!("lowerdir={lower},upperdir={upper},workdir={work}");
+    Run::new("fuse-overlayfs").args(["-o", &options]).arg(at("merged")).output().expect("mount");
+    let unnamed = rustix::fs::open(at("merged"), OFlags::TMPFILE | OFlags::RDWR, Mode::RUSR);
+    let result = std::panic::catch_unwind(|| {
+        assert!(unnamed.is_err(), "another file system must be found to test how the cache does without");
+        works_in(&at("merged/cache"));
+    });
+    unmount(at("merged"), UnmountFlags::DETACH).expect("unmount");
     if let Err(panic) = result {
         std::panic::resume_unwind(panic);
     }
