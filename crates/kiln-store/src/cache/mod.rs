@@ -29,7 +29,7 @@
 //!   behind what has been done so far. Whoever opens the cache next gives back what is missing; whoever opens
 //!   it alone counts again, because the reference does not do that.
 //!
-//! Accounting survives being killed at any point ([`journal`]), and content survives a power failure
+//! Accounting survives being killed at any point (`journal.rs`), and content survives a power failure
 //! ([`Durability`]).
 
 mod boot_id;
