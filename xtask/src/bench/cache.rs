@@ -200,6 +200,11 @@ impl Bench<'_> {
     }
 }
 
+/// What a worker that is on its own says it took.
+pub(super) fn told(command: &mut Command) -> Result<Duration, Error> {
+    together(&mut [command]).map(|took| took.told)
+}
+
 /// How long processes took.
 struct Took {
     /// What the last of them says.

@@ -7,6 +7,7 @@ use super::measure::{Series, Side, in_turns};
 use super::scratch::{FileSystem, Scratch};
 use super::table::{Limit, Row, Value};
 use super::{Context, memory, sample};
+use crate::cargo;
 use crate::error::Error;
 
 /// How many times as fast a copy must be where the file system copies, shares blocks, and makes snapshots.
@@ -17,6 +18,8 @@ const SNAPSHOT: f64 = 10.0;
 const REMOVAL: f64 = 1.3;
 /// How long measuring the tree may take.
 const MEASURE: Duration = Duration::from_millis(25);
+/// How long giving a tree its name in the cache may take, whatever its size.
+const COMMIT: Duration = Duration::from_millis(5);
 /// How much memory a copy may take, in bytes.
 const MEMORY: u64 = 64 << 20;
 /// So many entries has a large directory.
@@ -107,6 +110,7 @@ impl Bench<'_> {
             kiln: best(&series, 0),
             other: None,
         }];
+        rows.extend(self.keep()?);
         let wide = format!("a directory of {ENTRIES} entries");
         sample::make_wide(&self.scratch.join("wide"), ENTRIES)?;
         for (case, tree) in [("500 MB in 20,000 files", "tree"), (wide.as_str(), "wide")] {
@@ -119,6 +123,38 @@ impl Bench<'_> {
                     other: None,
                 });
             }
+        }
+        Ok(rows)
+    }
+}
+
+impl Bench<'_> {
+    /// What keeping the tree in a cache takes, copying it there aside.
+    fn keep(&self) -> Result<Vec<Row>, Error> {
+        let worker = cargo::build_example("kiln-store", "cache_bench")?;
+        let cases = [
+            (
+                "commit",
+                "giving them, finished, their name in the cache",
+                Some(Limit::AtMost(Value::Time(COMMIT))),
+            ),
+            ("finish", "finishing them: measuring, and the name", None),
+            ("off", "committing them and closing the cache, never flushed", None),
+            ("deferred", "committing them and closing the cache, flushed after", None),
+            ("before", "committing them and closing the cache, flushed before", None),
+        ];
+        let mut rows = Vec::new();
+        for (operation, case, limit) in cases {
+            let mut best = Duration::MAX;
+            for _ in 0..self.context.runs {
+                let cache = self.scratch.join("cache");
+                let mut command = Command::new(&worker);
+                command.arg(&cache).args([operation, "1"]).arg(self.scratch.join("tree"));
+                best = best.min(super::cache::told(&mut command)?);
+                super::scratch::remove(&cache)?;
+            }
+            eprintln!("  {operation}: {}", crate::text::duration(best));
+            rows.push(Row { case: case.to_owned(), limit, kiln: Value::Time(best), other: None });
         }
         Ok(rows)
     }
