@@ -154,7 +154,8 @@ fn an_entry_is_made_anew_before_its_lock_is_taken() {
         keep(second, "a", Some("new"));
     });
     let guard = scene.first.load("a").expect("load").expect("the new one");
-    assert_eq!(recipe_of(&guard).as_deref(), Some("new"), "the lock of the old one guards nothing");
+    assert_eq!(recipe_of(&guard).as_deref(), Some("new"));
+    assert_eq!(prune(&scene.second), [""; 0], "the lock of the old one guards nothing");
     drop(guard);
     scene.ends_with(&["a"]);
 }
