@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, OnceLock, PoisonError};
 
 use kiln_sys::lock::Kind;
 use rustix::fs::{Stat, Timespec, Timestamps, UTIME_NOW, UTIME_OMIT};
@@ -12,6 +12,9 @@ use super::durability::is_marked;
 use super::files::Locked;
 use super::info::{RECIPE, boot_of, parse_info};
 use super::{Cache, CacheError, DATA, OBJECT_INFO, OBJECT_LOCK, OBJECTS, name};
+
+/// Inode, seconds and nanoseconds.
+pub(super) type LockIdentity = (u64, i64, i64);
 
 /// A committed entry. Nobody removes or changes it while this lives.
 #[derive(Debug)]
@@ -63,12 +66,22 @@ impl Cache {
     /// Whether an entry with a name is whole: it has what commits it, and is not the victim of a power failure.
     pub(super) fn is_committed(&self, entry: &str, lock: &Stat) -> Result<bool, CacheError> {
         let info = format!("{entry}/{OBJECT_INFO}");
-        if is_marked(lock) {
+        if is_marked(lock) && !self.is_of_this_boot(lock) {
             let info = self.root.read(&info)?.and_then(|text| parse_info(&text));
-            return Ok(info.is_some_and(|info| boot_of(&info) == Some(&self.boot_id)));
+            let trusted = info.is_some_and(|info| boot_of(&info) == Some(&self.boot_id));
+            if trusted {
+                self.of_this_boot.lock().unwrap_or_else(PoisonError::into_inner).insert(identity(lock));
+            }
+            return Ok(trusted);
         }
         // Of the reference's entries it may be empty, after a power failure.
         Ok(self.root.stat(&info)?.is_some_and(|stat| stat.st_size > 0))
+    }
+
+    /// Whether an entry that still carries its mark was found before to be of this boot. Asked often: while a build plans
+    /// what another one has just made.
+    fn is_of_this_boot(&self, lock: &Stat) -> bool {
+        self.of_this_boot.lock().unwrap_or_else(PoisonError::into_inner).contains(&identity(lock))
     }
 
     /// Reads what commits an entry; none if it is not committed.
@@ -98,6 +111,11 @@ impl LoadGuard {
             text.ok().flatten().and_then(|text| parse_info(&text)).unwrap_or_default()
         })
     }
+}
+
+/// Tells lock files apart: inode numbers are used again, and nothing changes the time of modification.
+fn identity(lock: &Stat) -> LockIdentity {
+    (lock.st_ino, lock.st_mtime, lock.st_mtime_nsec as i64)
 }
 
 /// Marks an entry as used now. Best effort: on a read-only file system nothing is evicted either.

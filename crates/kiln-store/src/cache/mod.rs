@@ -55,6 +55,7 @@ mod temporary;
 mod unflushed;
 mod verify;
 
+use std::collections::HashSet;
 use std::fs::File;
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -82,6 +83,7 @@ pub use verify::{Fault, Finding, Remedy, Repair, Unchecked, VerifyReport, verify
 use durability::Flusher;
 use files::{Locked, Root};
 use info::Info;
+use load::LockIdentity;
 use reclaim::Janitor;
 
 const OBJECTS: &str = "objects";
@@ -137,6 +139,8 @@ pub struct Cache {
     boot_id: String,
     info: Mutex<Info>,
     options: CacheOptions,
+    /// The lock files of entries that carry their mark and were made since this boot.
+    of_this_boot: Mutex<HashSet<LockIdentity>>,
     /// Bytes of the file system that have to stay free.
     minimum_free: AtomicU64,
     /// Ends slow work that nobody waits for.
@@ -160,6 +164,7 @@ impl Cache {
             boot_id,
             info: Mutex::new(info),
             options,
+            of_this_boot: Mutex::default(),
             minimum_free: AtomicU64::new(0),
             stop: Arc::default(),
             lock,
@@ -181,6 +186,7 @@ impl Cache {
             boot_id: self.boot_id.clone(),
             info: Mutex::new(self.info()),
             options: self.options.clone(),
+            of_this_boot: Mutex::default(),
             minimum_free: AtomicU64::new(self.minimum_free.load(Ordering::Relaxed)),
             stop: Arc::default(),
             lock: self.lock.try_clone().map_err(self.root.failed("lock", CACHE_LOCK))?,
