@@ -43,7 +43,7 @@ impl Cache {
         if !self.is_committed(&entry, &stat)? {
             return Ok(None);
         }
-        touch(&lock);
+        touch(&lock, &stat);
         Ok(Some(self.guard(entry, lock)))
     }
 
@@ -119,7 +119,12 @@ fn identity(lock: &Stat) -> LockIdentity {
 }
 
 /// Marks an entry as used now. Best effort: on a read-only file system nothing is evicted either.
-fn touch(lock: &File) {
+fn touch(lock: &File, stat: &Stat) {
+    // What the kernel would write. In the same tick of its clock it is there already, and need not be written again.
+    let tick = rustix::time::clock_gettime(rustix::time::ClockId::RealtimeCoarse);
+    if (stat.st_atime, stat.st_atime_nsec as i64) == (tick.tv_sec, tick.tv_nsec) {
+        return;
+    }
     let now = Timespec { tv_sec: 0, tv_nsec: UTIME_NOW };
     let same = Timespec { tv_sec: 0, tv_nsec: UTIME_OMIT };
     let _ = rustix::fs::futimens(lock, &Timestamps { last_access: now, last_modification: same });
