@@ -102,12 +102,8 @@ impl Bench<'_> {
     fn more(&self) -> Result<Vec<Row>, Error> {
         let series =
             in_turns(self.context.runs, &mut [Side::new("kiln", || self.kiln("measure", &["tree"]))])?;
-        let mut rows = vec![Row {
-            case: "measuring them".to_owned(),
-            limit: None,
-            kiln: best(&series, 0),
-            other: None,
-        }];
+        let mut rows =
+            vec![Row { case: "measuring them".to_owned(), limit: None, kiln: best(&series, 0), other: None }];
         rows.extend(self.keep()?);
         let wide = format!("a directory of {ENTRIES} entries");
         sample::make_wide(&self.scratch.join("wide"), ENTRIES)?;
