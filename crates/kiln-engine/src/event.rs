@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use kiln_api::source::ItemResult;
 use serde_json::Value;
 
 use crate::manifest::Id;
@@ -37,6 +38,8 @@ pub enum Event<'a> {
         source: &'a str,
         /// How many items failed.
         failed: usize,
+        /// What became of each item; in plans that fetch sources first, also of those that were there already.
+        results: &'a [ItemResult],
         /// How long it took.
         duration: Duration,
     },

@@ -118,3 +118,60 @@ fn an_unknown_export_names_what_there_is() {
     let known = ["build", "other", "tree", "image"].map(str::to_owned).to_vec();
     assert_eq!(error, PlanError::UnknownPipeline { name: "imag".to_owned(), known });
 }
+
+/// A request for exports in the reference's order.
+fn sources_first(exports: &[&str]) -> Request {
+    let exports = exports.iter().map(|name| (*name).to_owned()).collect();
+    Request { exports, sources_first: true, ..Request::default() }
+}
+
+#[test]
+fn sources_can_be_fetched_first() {
+    let cases: &[(&[&str], &[&str], &[&str])] = &[
+        // Items of all pipelines in one download, in the manifest's order, and nothing that no stage needs.
+        (&["image"], &["sha256:a", "sha256:b", "sha256:c"], &["build", "tree", "image"]),
+        (&["build"], &["sha256:a", "sha256:b"], &["build"]),
+        // A source that has nothing to do is there too.
+        (&["other"], &[], &["other"]),
+    ];
+    for (exports, items, builds) in cases {
+        let manifest = manifest().manifest;
+        let cache = Cache { items: HashSet::from(["sha256:b"]), ..Cache::default() };
+        let plan = plan(&manifest, &NO_MODULES, &sources_first(exports), &cache).expect("a plan");
+        let [fetch] = plan.fetches.as_slice() else { panic!("{exports:?}: {:?}", plan.fetches) };
+        let mut planned: Vec<&str> = fetch.items.iter().map(|item| item.checksum.as_str()).collect();
+        planned.extend(fetch.present.iter().map(String::as_str));
+        planned.sort_unstable();
+        assert_eq!(planned, *items, "{exports:?}");
+        assert_eq!(fetch.present.len(), usize::from(items.contains(&"sha256:b")), "{exports:?}");
+        let built: Vec<&str> = plan.builds.iter().map(|build| build.pipeline.as_str()).collect();
+        assert_eq!(built, *builds, "{exports:?}");
+        assert!(plan.builds.iter().all(|build| build.fetches == [0]), "{exports:?}");
+    }
+}
+
+#[test]
+fn everything_can_be_prefetched_source_by_source() {
+    let request = Request { everything: true, ..sources_first(&[]) };
+    let plan = plan(&manifest().manifest, &NO_MODULES, &request, &Cache::default()).expect("a plan");
+    assert_eq!(plan.fetches.len(), 1);
+    assert_eq!(plan.fetches[0].items.len(), 4);
+}
+
+#[test]
+fn pipelines_can_be_built_in_the_references_order() {
+    let input = |of: &str| json!({"tree": {"type": "org.osbuild.tree", "origin": "org.osbuild.pipeline", "references": [format!("name:{of}")]}});
+    let noop = |name: &str| json!({"name": name, "stages": [{"type": "org.osbuild.noop", "options": {"name": name}}]});
+    let document = json!({"version": "2", "pipelines": [noop("first"), noop("second"), noop("lone"), {"name": "image", "stages": [
+        {"type": "org.osbuild.copy", "inputs": input("first")},
+        {"type": "org.osbuild.copy", "inputs": input("second")},
+    ]}]});
+    let manifest = load(&document.to_string()).expect("a valid manifest").manifest;
+    let built = |request: &Request| -> Vec<String> {
+        let plan = plan(&manifest, &NO_MODULES, request, &Cache::default()).expect("a plan");
+        plan.builds.into_iter().map(|build| build.pipeline).collect()
+    };
+    let request = sources_first(&["image", "lone"]);
+    assert_eq!(built(&request), ["second", "first", "image", "lone"]);
+    assert_eq!(built(&Request { sources_first: false, ..request }), ["first", "second", "image", "lone"]);
+}

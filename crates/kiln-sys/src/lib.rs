@@ -8,6 +8,8 @@
 //! - [`extents`]: where files are on their disk, and which of them share it.
 //! - [`filesystem`]: file systems on block devices, mounted and unmounted with errors that say why.
 //! - [`holders`]: who keeps a device or a file system busy.
+//! - [`inherited`]: descriptors that the program was started with.
+//! - [`local_time`]: times of day in the machine's zone.
 //! - [`loop_device`]: files as block devices.
 //! - [`udev_inhibitor`]: keeps udev away from them.
 //! - [`lock`]: open-file-description locks on whole files.
@@ -25,6 +27,8 @@ pub mod command;
 pub mod extents;
 pub mod filesystem;
 pub mod holders;
+pub mod inherited;
+pub mod local_time;
 pub mod lock;
 pub mod loop_device;
 pub mod mount;

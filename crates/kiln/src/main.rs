@@ -4,6 +4,7 @@
 
 mod command;
 mod error;
+mod monitor;
 mod personality;
 mod present;
 mod settings;

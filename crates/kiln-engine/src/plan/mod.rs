@@ -34,6 +34,9 @@ pub struct Plan {
     pub cached: Vec<CachedPipeline>,
     /// Pipelines whose trees go to the output directory.
     pub exports: Vec<Export>,
+    /// Whether every source has one download, and nothing is built before all of them.
+    #[serde(skip)]
+    pub sources_first: bool,
 }
 
 /// A download: items of one source that one pipeline needs and no earlier one did.
@@ -142,6 +145,9 @@ pub struct Request {
     pub builds: Vec<String>,
     /// Fetch all items of all sources, needed or not.
     pub everything: bool,
+    /// Fetch as the reference does: every source of the manifest once, in its order and even with nothing to
+    /// fetch, before anything is built; and build in the reference's order.
+    pub sources_first: bool,
 }
 
 /// A request that cannot be planned.
@@ -178,6 +184,7 @@ pub fn plan(
         building: HashMap::new(),
         known: HashMap::new(),
         claimed: HashSet::new(),
+        needed: request.sources_first.then(HashSet::new),
     };
     for name in &request.exports {
         let pipeline = planner.find(name)?;
@@ -190,7 +197,9 @@ pub fn plan(
         let pipeline = planner.find(name)?;
         planner.visit(pipeline, Reason::Requested);
     }
-    if request.everything {
+    if request.sources_first {
+        planner.fetch_first(request.everything);
+    } else if request.everything {
         planner.fetch_everything();
     }
     Ok(planner.plan)
@@ -217,6 +226,8 @@ struct Planner<'a> {
     known: HashMap<(&'a Id, &'a str), bool>,
     /// Items that an earlier download brings, by source.
     claimed: HashSet<(&'a str, &'a str)>,
+    /// Items that builds need, by source, if sources are to be fetched first.
+    needed: Option<HashSet<(&'a str, &'a str)>>,
 }
 
 impl<'a> Planner<'a> {
@@ -268,12 +279,16 @@ impl<'a> Planner<'a> {
         {
             needs.extend(self.visit(build, Reason::BuildRoot { of: pipeline.name.clone() }));
         }
-        for stage in todo {
-            for reference in stage.pipeline_references() {
-                if let Some(input) = self.manifest.pipeline_by_id(reference) {
-                    let reason = Reason::Input { of: pipeline.name.clone(), stage: stage.name.clone() };
-                    needs.extend(self.visit(input, reason));
-                }
+        let mut inputs: Vec<_> =
+            todo.iter().map(|stage| (stage, stage.pipeline_references().collect::<Vec<_>>())).collect();
+        if self.needed.is_some() {
+            // The reference begins with what the last stage takes.
+            inputs.reverse();
+        }
+        for (stage, references) in inputs {
+            for input in references.into_iter().filter_map(|id| self.manifest.pipeline_by_id(id)) {
+                let reason = Reason::Input { of: pipeline.name.clone(), stage: stage.name.clone() };
+                needs.extend(self.visit(input, reason));
             }
         }
         needs.sort_unstable();
@@ -311,6 +326,10 @@ impl<'a> Planner<'a> {
             if wanted.is_empty() {
                 continue;
             }
+            if let Some(needed) = &mut self.needed {
+                needed.extend(wanted.into_iter().map(|item| (source.kind.as_str(), item)));
+                continue;
+            }
             let earlier = self.plan.fetches.iter().enumerate().filter(|(_, fetch)| {
                 fetch.source == source.kind
                     && fetch.items.iter().any(|item| seen.contains(item.checksum.as_str()))
@@ -326,6 +345,30 @@ impl<'a> Planner<'a> {
             let wanted: Vec<&'a str> = source.items.keys().map(String::as_str).collect();
             self.add_fetch(&source.kind, &wanted, None);
         }
+    }
+
+    /// One download for each source, for which all builds wait.
+    fn fetch_first(&mut self, everything: bool) {
+        let needed = self.needed.take().unwrap_or_default();
+        for source in self.manifest.sources.values() {
+            let kind = source.kind.as_str();
+            let items = source.items.keys().map(String::as_str);
+            let wanted: Vec<&'a str> =
+                items.filter(|item| everything || needed.contains(&(kind, item))).collect();
+            if self.add_fetch(kind, &wanted, None).is_none() {
+                self.plan.fetches.push(Fetch {
+                    source: kind.to_owned(),
+                    pipeline: None,
+                    items: Vec::new(),
+                    cached: 0,
+                    present: Vec::new(),
+                });
+            }
+        }
+        for build in &mut self.plan.builds {
+            build.fetches = (0..self.plan.fetches.len()).collect();
+        }
+        self.plan.sources_first = true;
     }
 
     fn add_fetch(&mut self, source: &'a str, wanted: &[&'a str], pipeline: Option<&str>) -> Option<usize> {

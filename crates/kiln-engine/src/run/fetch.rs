@@ -13,12 +13,13 @@ use crate::manifest::Manifest;
 use crate::manifest::json::to_map;
 use crate::plan::Fetch;
 
-/// Carries out the download with that index in the plan.
+/// Carries out the download with that index in the plan; if asked to, reports what was in the cache too.
 pub(super) fn fetch(
     context: &Context<'_>,
     manifest: &Manifest,
     index: usize,
     fetch: &Fetch,
+    report_cached: bool,
     events: Events<'_>,
 ) -> Result<FetchResult, RunError> {
     let start = Instant::now();
@@ -47,9 +48,11 @@ pub(super) fn fetch(
         items: items.len(),
         bytes,
     });
-    let results: Vec<ItemResult> = if items.is_empty() {
-        Vec::new()
-    } else {
+    let present = fetch.present.iter().filter(|_| report_cached);
+    let mut results: Vec<ItemResult> = present
+        .map(|checksum| ItemResult { checksum: checksum.clone(), cached: true, error: None })
+        .collect();
+    if !items.is_empty() {
         context.store.cache().expect_downloads().map_err(ObjectError::from)?;
         let request = DownloadRequest {
             items: &items,
@@ -64,10 +67,11 @@ pub(super) fn fetch(
                 Err(error) => Err(chain(&error)),
             },
         };
-        module.download(&request, &|event| events(Event::Download { fetch: index, event }))
-    };
+        results.extend(module.download(&request, &|event| events(Event::Download { fetch: index, event })));
+    }
     let failed = results.iter().filter(|result| result.error.is_some()).count();
-    events(Event::FetchFinished { fetch: index, source: name, failed, duration: start.elapsed() });
+    let duration = start.elapsed();
+    events(Event::FetchFinished { fetch: index, source: name, failed, results: &results, duration });
     if failed > 0 && context.is_interrupted() {
         return Err(RunError::Interrupted);
     }

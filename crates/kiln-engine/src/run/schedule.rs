@@ -105,10 +105,14 @@ impl Schedule<'_> {
 
     fn fetch_all(&self) {
         for (index, step) in self.plan.fetches.iter().enumerate() {
-            if self.lock().stopped {
+            let first = self.plan.sources_first;
+            // Sources that are fetched first are fetched whatever became of the others: callers prefetch.
+            let progress = self.lock();
+            if progress.error.is_some() || progress.stopped && !first || self.context.is_interrupted() {
                 break;
             }
-            let result = fetch::fetch(self.context, self.manifest, index, step, self.events);
+            drop(progress);
+            let result = fetch::fetch(self.context, self.manifest, index, step, first, self.events);
             let mut progress = self.lock();
             match result {
                 Ok(result) => {

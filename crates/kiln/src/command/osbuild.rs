@@ -1,9 +1,14 @@
 //! The reference's command line, as far as callers of `osbuild` need it: same options, same exit codes.
 //!
-//! Without `--export` nothing is built, but all sources are fetched: callers use that as prefetch.
+//! Without `--export` nothing is built, but all sources are fetched: callers use that as prefetch. Otherwise only
+//! what the build needs is fetched, but in the reference's order: all sources first.
+//!
+//! What the reference says on standard output is said there in its words; what helps people beside that goes to
+//! standard error.
+
+mod text;
 
 use std::ffi::OsString;
-use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
@@ -12,15 +17,17 @@ use clap::{ArgAction, Parser};
 use kiln_engine::event::Event;
 use kiln_engine::manifest::{Format, Manifest, describe, load};
 use kiln_engine::plan::{Request, plan};
-use kiln_engine::run::{Checkpoints, Context, Outcome, StoreView, run as carry_out};
+use kiln_engine::run::{Checkpoints, Context, Outcome, RunError, StoreView, run as carry_out};
 use kiln_engine::{manifest, recipe, runner};
 use kiln_modules::MODULES;
 use kiln_store::cache::MaximumSize;
 use kiln_store::object::ObjectStore;
 
+use self::text::Style;
 use super::input::Input;
 use super::{build, inspect, limits, plan as plan_command, session, size};
 use crate::error::{CliError, CliResult, Kind, findings_error, manifest_error};
+use crate::monitor::{self, Descriptor, Monitor};
 use crate::present::{self, print, say};
 use crate::{settings, signals};
 
@@ -29,7 +36,9 @@ const VERSION: &str = "191";
 
 /// Build operating system images
 #[derive(Debug, Parser)]
+// Long options may be shortened and the last one of several counts, as in the reference.
 #[command(name = "osbuild", version = VERSION, disable_version_flag = true)]
+#[command(infer_long_args = true, args_override_self = true)]
 struct Arguments {
     /// Manifest to build, or `-` for standard input
     #[arg(value_name = "MANIFEST")]
@@ -55,9 +64,12 @@ struct Arguments {
     /// Print the manifest with all its ids as JSON
     #[arg(long)]
     inspect: bool,
-    /// `NullMonitor` or `LogMonitor`
+    /// What reports the build: by default the log, with `--json` or `--quiet` nothing
     #[arg(long, value_name = "NAME")]
-    monitor: Option<String>,
+    monitor: Option<monitor::Kind>,
+    /// Descriptor that the monitor writes to
+    #[arg(long, value_name = "FD", default_value_t = 1, allow_negative_numbers = true)]
+    monitor_fd: i32,
     /// Stop a stage that runs longer than so many seconds
     #[arg(long, value_name = "SECONDS")]
     stage_timeout: Option<u64>,
@@ -82,7 +94,12 @@ pub(crate) fn main(arguments: Vec<OsString>) -> ExitCode {
 }
 
 fn run(arguments: &Arguments) -> CliResult<ExitCode> {
-    let log = monitor(arguments)?;
+    // Before anything is opened.
+    let target = match arguments.monitor() {
+        monitor::Kind::Null => None,
+        kind => Some((kind, Descriptor::open(arguments.monitor_fd)?)),
+    };
+    let style = Style::of_stdout();
     let input = Input::read(&arguments.manifest)?;
     let as_json = arguments.json || arguments.inspect;
     let invalid = |error: CliError, findings: &[manifest::Finding]| {
@@ -90,6 +107,7 @@ fn run(arguments: &Arguments) -> CliResult<ExitCode> {
             print(format_args!("{}\n", error_object(findings)));
             return Ok(Kind::Usage.code());
         }
+        print(style.invalid(&input.name, findings));
         Err(error)
     };
     let loaded = match load(&input.text) {
@@ -101,7 +119,11 @@ fn run(arguments: &Arguments) -> CliResult<ExitCode> {
             let shown = manifest_error(&input.name, &input.text, &error);
             return match error {
                 manifest::LoadError::Invalid(findings) => invalid(shown, &findings),
-                _ => Err(shown),
+                manifest::LoadError::Unsupported => {
+                    print("Unsupported manifest format\n");
+                    Err(shown)
+                }
+                manifest::LoadError::Syntax(_) => Err(shown),
             };
         }
     };
@@ -110,36 +132,71 @@ fn run(arguments: &Arguments) -> CliResult<ExitCode> {
         return invalid(findings_error(&input.name, &input.text, &findings), &findings);
     }
     let manifest = &loaded.manifest;
-    let checkpoints = Checkpoints::matching(manifest, &arguments.checkpoint)
-        .map_err(|error| CliError::from_error(Kind::Usage, &error))?;
-    let unknown = arguments.export.iter().find(|name| manifest.pipeline(name).is_none());
-    if let Some(name) = unknown {
+    let exports = arguments.exports();
+    let unknown: Vec<_> = exports.iter().filter(|name| manifest.pipeline(name).is_none()).collect();
+    if let Some(name) = unknown.first() {
+        for name in &unknown {
+            print(style.unknown_export(name, manifest));
+        }
+        print(style.failed());
         let known = manifest.pipelines.keys().cloned().collect();
-        let error = kiln_engine::plan::PlanError::UnknownPipeline { name: name.clone(), known };
+        let error = kiln_engine::plan::PlanError::UnknownPipeline { name: (*name).clone(), known };
         return Err(plan_command::plan_error(&error));
     }
+    let checkpoints = Checkpoints::matching(manifest, &arguments.checkpoint)
+        .map_err(|error| CliError::from_error(Kind::Usage, &error))?;
     if !arguments.checkpoint.is_empty() && checkpoints.matched().is_empty() {
+        print("No checkpoints matched provided patterns!\n");
+        print(style.failed());
         return Err(CliError::new(Kind::Build, "no checkpoint matches the patterns"));
     }
     if arguments.inspect {
         print(format_args!("{}\n", describe(manifest, &inspect::host_runner())));
         return Ok(ExitCode::SUCCESS);
     }
-    if !arguments.export.is_empty() && arguments.output_directory.is_none() {
+    if !exports.is_empty() && arguments.output_directory.is_none() {
+        print("Need --output-directory for --export\n");
         return Err(CliError::new(Kind::Build, "an export needs `--output-directory`"));
     }
     session::require_root("`osbuild`")?;
     // Before any thread: the namespace is the calling thread's.
     let program = session::enter_private_namespace()?;
-    execute(arguments, manifest, &checkpoints, &program, log)
+    execute(
+        arguments,
+        &Job { manifest, checkpoints: &checkpoints, program: &program, exports, style },
+        target,
+    )
+}
+
+impl Arguments {
+    /// The monitor that was named, or the one that suits the other options.
+    fn monitor(&self) -> monitor::Kind {
+        let default = if self.json || self.quiet { monitor::Kind::Null } else { monitor::Kind::Log };
+        self.monitor.unwrap_or(default)
+    }
+
+    /// Each export once, in the order in which they were named.
+    fn exports(&self) -> Vec<String> {
+        let mut exports = self.export.clone();
+        let mut seen = std::collections::HashSet::new();
+        exports.retain(|name| seen.insert(name.clone()));
+        exports
+    }
+}
+
+/// What is to be done.
+struct Job<'a> {
+    manifest: &'a Manifest,
+    checkpoints: &'a Checkpoints,
+    program: &'a Path,
+    exports: Vec<String>,
+    style: Style,
 }
 
 fn execute(
     arguments: &Arguments,
-    manifest: &Manifest,
-    checkpoints: &Checkpoints,
-    program: &Path,
-    log: bool,
+    job: &Job<'_>,
+    target: Option<(monitor::Kind, Descriptor)>,
 ) -> CliResult<ExitCode> {
     let interrupted =
         signals::interrupted().map_err(|error| CliError::from_error(Kind::Environment, &error))?;
@@ -150,13 +207,12 @@ fn execute(
     // Before it is looked for what there is: from now on nothing of it is evicted.
     let session =
         store.cache().begin_session().map_err(|error| CliError::from_error(Kind::Environment, &error))?;
-    // Each once, in the order in which they were named.
-    let mut exports = arguments.export.clone();
-    let mut seen = std::collections::HashSet::new();
-    exports.retain(|name| seen.insert(name.clone()));
-    let request = Request { everything: exports.is_empty(), exports, builds: Vec::new() };
+    let exports = job.exports.clone();
+    let request =
+        Request { everything: exports.is_empty(), exports, builds: Vec::new(), sources_first: true };
     let view = StoreView { store: &store, modules: &MODULES };
-    let plan = plan(manifest, &MODULES, &request, &view).map_err(|error| plan_command::plan_error(&error))?;
+    let plan =
+        plan(job.manifest, &MODULES, &request, &view).map_err(|error| plan_command::plan_error(&error))?;
     limits::protect(&session, store.cache(), &plan)?;
     let environment = settings::source_environment();
     let terminal = settings::terminal();
@@ -164,7 +220,7 @@ fn execute(
     let context = Context {
         modules: MODULES,
         store: &store,
-        program,
+        program: job.program,
         rundir: &arguments.rundir,
         environment: &environment,
         terminal: &terminal,
@@ -172,94 +228,61 @@ fn execute(
         jobs: 1,
         downloads: None,
         stage_timeout: arguments.stage_timeout.map(Duration::from_secs),
-        checkpoints,
+        checkpoints: job.checkpoints,
         output_directory: arguments.output_directory.as_deref(),
         keep_owners: settings::keep_owners(),
         interrupted: &interrupted,
     };
-    let outcome = carry_out(&context, manifest, &plan, &|event: Event<'_>| {
-        if log {
-            log_event(&event);
-        } else if let Event::Warning { message } = event {
-            warn(message);
+    let target = target.map(|(kind, out)| (kind, out.until(&interrupted)));
+    let steps = job.manifest.sources.len() + plan.builds.len();
+    let monitor = Monitor::new(target, job.manifest, &host_runner, steps);
+    let name = arguments.manifest.display();
+    monitor.say(&format!("starting {name}"));
+    let outcome = carry_out(&context, job.manifest, &plan, &|event: Event<'_>| {
+        monitor.event(&event);
+        if let Event::Warning { message } = event {
+            // Warnings are for people: standard output may be for programs.
+            say(format_args!("warning: {message}"));
         }
     });
+    match &outcome {
+        Ok(Outcome { success: true, .. }) => monitor.say(&format!("manifest {name} finished successfully\n")),
+        Err(RunError::Interrupted) => {
+            print(job.style.aborted());
+            return Ok(Kind::Interrupted.code());
+        }
+        _ => monitor.say(&format!("manifest {name} failed\n")),
+    }
     let outcome = outcome.map_err(|error| build::run_error(&error))?;
-    conclude(arguments, manifest, checkpoints, &outcome, &store)
+    conclude(arguments, job, &outcome, &store)
 }
 
 fn conclude(
     arguments: &Arguments,
-    manifest: &Manifest,
-    checkpoints: &Checkpoints,
+    job: &Job<'_>,
     outcome: &Outcome,
     store: &ObjectStore,
 ) -> CliResult<ExitCode> {
     if arguments.json {
-        let result = match manifest.format {
-            Format::One => present::result1(manifest, outcome),
-            Format::Two => present::result2(manifest, outcome, store),
+        let result = match job.manifest.format {
+            Format::One => present::result1(job.manifest, outcome),
+            Format::Two => present::result2(job.manifest, outcome, store),
         };
         print(format_args!("{result}\n"));
+        return Ok(if outcome.success { ExitCode::SUCCESS } else { Kind::Build.code() });
     }
     if !outcome.success {
-        if arguments.json {
-            return Ok(Kind::Build.code());
+        if !arguments.quiet {
+            print(job.style.failed());
         }
         return Err(present::failure(outcome));
     }
-    if !arguments.json && !arguments.quiet {
-        print("\nPipelines\n");
-        for pipeline in manifest.pipelines.values() {
-            let id = pipeline.id().map_or("None", |id| id.as_str());
-            print(format_args!("  {:<10}\t{id}\n", format!("{}:", pipeline.name)));
-        }
-        print("\nCheckpoints\n");
-        for id in checkpoints.matched() {
-            let cached = store.contains(id.as_str()).unwrap_or(false);
-            print(format_args!("  {id}: {}\n", if cached { "cached" } else { "not cached" }));
-        }
+    if !arguments.quiet {
+        let cached = |id: &manifest::Id| store.contains(id.as_str()).unwrap_or(false);
+        let checkpoints: Vec<_> = job.checkpoints.matched().iter().map(|id| (id, cached(id))).collect();
+        print(job.style.summary(job.manifest, &checkpoints));
     }
     Ok(ExitCode::SUCCESS)
-}
-
-/// Whether the build is logged to standard output.
-fn monitor(arguments: &Arguments) -> CliResult<bool> {
-    match arguments.monitor.as_deref() {
-        None => Ok(!arguments.json && !arguments.quiet),
-        Some("NullMonitor") => Ok(false),
-        Some("LogMonitor") => Ok(true),
-        Some(name) => Err(CliError::new(Kind::Usage, format!("the monitor `{name}` is not supported yet"))
-            .hint("use `NullMonitor` or `LogMonitor`")),
-    }
-}
-
-/// Warnings are for people: standard output may be for programs.
-fn warn(message: &str) {
-    say(format_args!("warning: {message}"));
-}
-
-fn log_event(event: &Event<'_>) {
-    match event {
-        Event::FetchStarted { source, .. } => print(format_args!("Starting pipeline source {source}\n")),
-        Event::FetchFinished { source, .. } => print(format_args!("Finished pipeline source {source}\n")),
-        Event::PipelineStarted { pipeline, .. } => print(format_args!("Starting pipeline {pipeline}\n")),
-        Event::PipelineFinished { pipeline, .. } => print(format_args!("Finished pipeline {pipeline}\n")),
-        Event::StageStarted { stage, id, .. } => print(format_args!("Starting module {stage} ({id})\n")),
-        Event::Output { text, .. } => {
-            print(text);
-            // A stage may say something and then work for long.
-            let _ = std::io::stdout().flush();
-        }
-        Event::StageFinished { result, .. } => {
-            print(format_args!("Finished module {} in {}\n", result.name, present::seconds(result.duration)));
-        }
-        Event::Warning { message } => warn(message),
-        Event::Download { .. }
-        | Event::Waiting { .. }
-        | Event::ExportStarted { .. }
-        | Event::ExportFinished { .. } => {}
-    }
 }
 
 /// The reference's object for an invalid manifest.

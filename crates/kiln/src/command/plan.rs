@@ -65,7 +65,7 @@ pub(crate) fn make(
     let manifest = &ready.loaded.manifest;
     let exports = if exports.is_empty() { &ready.exports } else { exports };
     let builds = if exports.is_empty() { manifest.pipelines.keys().cloned().collect() } else { Vec::new() };
-    let request = Request { exports: exports.to_vec(), builds, everything };
+    let request = Request { exports: exports.to_vec(), builds, everything, sources_first: false };
     let view = StoreView { store, modules: &MODULES };
     plan(manifest, &MODULES, &request, &view).map_err(|error| plan_error(&error))
 }

@@ -4,12 +4,14 @@
 
 mod cache;
 mod cache_limits;
+mod client;
 mod commands;
 mod debian;
 mod interrupted;
 mod kept;
 mod manifests;
 mod mistakes;
+mod monitors;
 mod osbuild;
 mod tree;
 mod trouble;
