@@ -68,18 +68,24 @@ impl Input {
     /// Loads and checks the manifest, resolving the definition first if it is one.
     pub(crate) fn ready(&self, resolving: &Resolving<'_>) -> CliResult<Ready> {
         if !self.is_definition() {
-            return Ok(Ready { loaded: self.load(&self.text, true)?, exports: Vec::new() });
+            return self.with_recipes(&self.text, Vec::new());
         }
         let resolution = self.resolve(resolving)?;
         let text = resolution.manifest.to_string();
         let exports = resolution.exports.iter().map(|export| export.pipeline.clone()).collect();
-        Ok(Ready { loaded: self.load(&text, true)?, exports })
+        self.with_recipes(&text, exports)
+    }
+
+    /// Loads what is going to be planned or built: only there it matters what made the objects of the cache.
+    fn with_recipes(&self, text: &str, exports: Vec<String>) -> CliResult<Ready> {
+        let mut loaded = self.load(text, true)?;
+        recipe::assign(&mut loaded.manifest, kiln_modules::CODE, &runner::request_of(Path::new("/")));
+        Ok(Ready { loaded, exports })
     }
 
     /// Loads a manifest and, if asked to, checks the options of all modules.
     pub(crate) fn load(&self, text: &str, validate: bool) -> CliResult<Loaded> {
-        let mut loaded = load(text).map_err(|error| manifest_error(&self.name, text, &error))?;
-        recipe::assign(&mut loaded.manifest, kiln_modules::CODE, &runner::request_of(Path::new("/")));
+        let loaded = load(text).map_err(|error| manifest_error(&self.name, text, &error))?;
         if validate {
             let findings =
                 kiln_engine::manifest::validate::validate(&loaded.document, &loaded.manifest, &MODULES);

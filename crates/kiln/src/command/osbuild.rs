@@ -110,11 +110,8 @@ fn run(arguments: &Arguments) -> CliResult<ExitCode> {
         print(style.invalid(&input.name, findings));
         Err(error)
     };
-    let loaded = match load(&input.text) {
-        Ok(mut loaded) => {
-            recipe::assign(&mut loaded.manifest, kiln_modules::CODE, &runner::request_of(Path::new("/")));
-            loaded
-        }
+    let mut loaded = match load(&input.text) {
+        Ok(loaded) => loaded,
         Err(error) => {
             let shown = manifest_error(&input.name, &input.text, &error);
             return match error {
@@ -161,9 +158,10 @@ fn run(arguments: &Arguments) -> CliResult<ExitCode> {
     session::require_root("`osbuild`")?;
     // Before any thread: the namespace is the calling thread's.
     let program = session::enter_private_namespace()?;
+    recipe::assign(&mut loaded.manifest, kiln_modules::CODE, &runner::request_of(Path::new("/")));
     execute(
         arguments,
-        &Job { manifest, checkpoints: &checkpoints, program: &program, exports, style },
+        &Job { manifest: &loaded.manifest, checkpoints: &checkpoints, program: &program, exports, style },
         target,
     )
 }
