@@ -78,15 +78,15 @@ impl Info {
         self.version == Some(VERSION)
     }
 
-    /// The text with another limit; none if the file holds something that must not be touched.
+    /// The text with another limit; none if the file says that already, or holds something that must not be touched.
     pub(super) fn with_maximum_size(&self, maximum: MaximumSize) -> Option<String> {
         let mut raw = self.raw.clone()?;
         let value = match maximum {
             MaximumSize::Bytes(bytes) => bytes.into(),
             MaximumSize::Unlimited => "unlimited".into(),
         };
-        raw.insert("maximum-size".to_owned(), value);
-        Some(json::dump(&raw))
+        let before = raw.insert("maximum-size".to_owned(), value);
+        (before.as_ref() != raw.get("maximum-size")).then(|| json::dump(&raw))
     }
 
     /// The same with another limit, for this program only.
@@ -136,6 +136,7 @@ mod tests {
             info.with_maximum_size(MaximumSize::Unlimited).as_deref(),
             Some(r#"{"zeta": [1], "version": 1, "maximum-size": "unlimited", "alpha": null}"#)
         );
+        assert_eq!(info.with_maximum_size(MaximumSize::Bytes(3)), None, "it says that already");
         assert_eq!(Info::parse("[]").expect("valid").with_maximum_size(MaximumSize::Unlimited), None);
         assert_eq!(Info::initial(), r#"{"version": 1}"#);
     }
