@@ -25,11 +25,10 @@ mod count;
 mod evict;
 mod session;
 
-use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
-use super::files::missing;
+use super::files::paths;
 use super::{Cache, CacheError};
 
 pub use count::Downloads;
@@ -83,7 +82,7 @@ impl Download {
 impl Cache {
     /// The directories of `sources`, one for each type of content.
     pub(super) fn content_directories(&self) -> Result<Vec<PathBuf>, CacheError> {
-        let mut found = entries(&self.sources())?;
+        let mut found = paths(&self.sources())?;
         found.retain(|path| path.is_dir() && !path.is_symlink());
         found.sort();
         Ok(found)
@@ -93,7 +92,7 @@ impl Cache {
     pub(super) fn list_downloads(&self) -> Result<Vec<Download>, CacheError> {
         let mut found = Vec::new();
         for directory in self.content_directories()? {
-            for path in entries(&directory)? {
+            for path in paths(&directory)? {
                 if !is_unfinished(&path)
                     && let Some(download) = count::look_at(path)?
                 {
@@ -109,7 +108,7 @@ impl Cache {
     pub(super) fn reclaim_downloads(&self, alone: bool) -> Result<u64, CacheError> {
         let mut freed = 0;
         for directory in self.content_directories()? {
-            for path in entries(&directory)? {
+            for path in paths(&directory)? {
                 if is_unfinished(&path) {
                     freed += evict::reclaim_unfinished(&path, alone)?;
                 }
@@ -123,28 +122,6 @@ impl Cache {
 pub(super) fn is_unfinished(path: &Path) -> bool {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     UNFINISHED.iter().any(|prefix| name.starts_with(prefix))
-}
-
-/// The paths in a directory; none if it has gone.
-fn entries(directory: &Path) -> Result<Vec<PathBuf>, CacheError> {
-    let list = match std::fs::read_dir(directory) {
-        Err(error) if missing(&error) => return Ok(Vec::new()),
-        other => other.map_err(CacheError::io("read directory", directory))?,
-    };
-    list.map(|entry| Ok(entry.map_err(CacheError::io("read directory", directory))?.path())).collect()
-}
-
-/// Turns something that has gone meanwhile into nothing.
-fn unless_gone<T>(
-    result: std::io::Result<T>,
-    action: &'static str,
-    path: &Path,
-) -> Result<Option<T>, CacheError> {
-    match result {
-        Ok(value) => Ok(Some(value)),
-        Err(error) if missing(&error) || error.kind() == ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(CacheError::io(action, path)(error)),
-    }
 }
 
 #[cfg(test)]

@@ -17,7 +17,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use kiln_sys::lock::Kind;
-use rustix::fs::{AtFlags, Mode, Stat, StatxFlags, StatxTimestamp};
+use rustix::fs::{AtFlags, Mode, RawMode, Stat, StatxFlags, StatxTimestamp};
 
 use super::files::{FILE_MODE, Locked, Root, permissions};
 use super::unflushed::Record;
@@ -52,9 +52,12 @@ impl Durability {
     }
 }
 
+/// The bit of a lock file's mode that says so.
+pub(super) const MARK: RawMode = Mode::SVTX.bits();
+
 /// Whether a lock file says that what it guards may not be on the disk.
 pub(super) const fn is_marked(lock: &Stat) -> bool {
-    permissions(lock) & Mode::SVTX.bits() != 0
+    permissions(lock) & MARK != 0
 }
 
 /// So long commits are collected before the file system is flushed once for all of them.

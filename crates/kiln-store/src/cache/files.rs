@@ -408,6 +408,28 @@ fn c_name(name: &str) -> io::Result<std::ffi::CString> {
     Ok(std::ffi::CString::new(name)?)
 }
 
+/// The paths in a directory, in no order; none if it has gone.
+pub(super) fn paths(directory: &Path) -> Result<Vec<PathBuf>, CacheError> {
+    let failed = |error| CacheError::io("read directory", directory)(error);
+    let Some(list) = present(std::fs::read_dir(directory), "read directory", directory)? else {
+        return Ok(Vec::new());
+    };
+    list.map(|entry| entry.map(|entry| entry.path()).map_err(failed)).collect()
+}
+
+/// Turns what has gone meanwhile into nothing.
+pub(super) fn present<T>(
+    result: io::Result<T>,
+    action: &'static str,
+    path: &Path,
+) -> Result<Option<T>, CacheError> {
+    match result {
+        Ok(value) => Ok(Some(value)),
+        Err(error) if missing(&error) => Ok(None),
+        Err(error) => Err(CacheError::io(action, path)(error)),
+    }
+}
+
 /// Whether an error means that a file or the directory it was in has gone.
 pub(super) fn missing(error: &io::Error) -> bool {
     matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory | ErrorKind::StaleNetworkFileHandle)

@@ -13,17 +13,13 @@ use kiln_sys::lock::{self, Kind};
 use serde_json::{Map, Value};
 
 use super::downloads::{Download, Downloads};
-use super::files::missing;
-use super::{
-    APPLICATION, CACHE_INFO, Cache, CacheError, MaximumSize, OBJECT_INFO, OBJECT_LOCK, OBJECTS, STAGE,
-    boot_id, name,
-};
+use super::durability::MARK;
+use super::files::{paths, present};
+use super::info::{BOOT, RECIPE, SIZE};
+use super::{CACHE_INFO, Cache, CacheError, MaximumSize, OBJECT_INFO, OBJECT_LOCK, OBJECTS, STAGE, name};
 
 pub use place::Place;
 pub use usage::{Progress, Usage, UsageReport};
-
-/// The bit of `object.lock`'s mode that says that an entry is not flushed to the disk yet.
-const UNFLUSHED: u32 = 0o1000;
 
 /// A cache at a glance.
 #[derive(Clone, Debug)]
@@ -85,7 +81,7 @@ pub struct Listed {
 impl Listed {
     /// The digest over everything that the object depends on, if it was noted.
     pub fn recipe(&self) -> Option<&str> {
-        self.notes.get("recipe").and_then(Value::as_str)
+        self.notes.get(RECIPE).and_then(Value::as_str)
     }
 }
 
@@ -104,7 +100,7 @@ impl Cache {
     pub fn overview(&self) -> Result<Overview, CacheError> {
         let (mut objects, mut active, mut leftovers) = (0, 0, 0);
         for area in [OBJECTS, STAGE] {
-            for path in paths(&self.directory().join(area))? {
+            for path in sorted_paths(&self.directory().join(area))? {
                 if area == OBJECTS && !is_anonymous(&path) {
                     objects += 1;
                 } else if is_held(&path)? {
@@ -141,11 +137,10 @@ impl Cache {
 
     /// All objects, in no order.
     pub(super) fn list_objects(&self) -> Result<Vec<Listed>, CacheError> {
-        let boot = boot_id::boot_id(APPLICATION)?;
         let mut found = Vec::new();
-        for path in paths(&self.directory().join(OBJECTS))? {
+        for path in sorted_paths(&self.directory().join(OBJECTS))? {
             if !is_anonymous(&path)
-                && let Some(listed) = object(path, &boot)?
+                && let Some(listed) = object(path, &self.boot_id)?
             {
                 found.push(listed);
             }
@@ -173,11 +168,11 @@ fn object(path: PathBuf, boot: &str) -> Result<Option<Listed>, CacheError> {
     let lock_stat = present(std::fs::symlink_metadata(&lock_path), "read attributes of", &lock_path)?;
     let (Some(info_stat), Some(lock_stat)) = (info_stat, lock_stat) else { return Ok(None) };
     // The map keeps its order: people read it.
-    let size = notes.shift_remove("size").and_then(|size| size.as_u64()).unwrap_or(0);
-    let made_in = notes.shift_remove("creation-boot-id");
-    let unflushed = lock_stat.permissions().mode() & UNFLUSHED != 0;
+    let size = notes.shift_remove(SIZE).and_then(|size| size.as_u64()).unwrap_or(0);
+    let made_in = notes.shift_remove(BOOT);
+    let unflushed = lock_stat.permissions().mode() & MARK != 0;
     // Only Kiln notes recipes, and only Kiln marks what is not flushed.
-    let flushed = if unflushed { Some(false) } else { notes.contains_key("recipe").then_some(true) };
+    let flushed = if unflushed { Some(false) } else { notes.contains_key(RECIPE).then_some(true) };
     let attribute = CacheError::io("read attributes of", &lock_path);
     Ok(Some(Listed {
         kind: EntryKind::Object,
@@ -233,28 +228,10 @@ pub(super) fn file_name(path: &Path) -> String {
 }
 
 /// The paths in a directory, sorted; none if it has gone.
-pub(super) fn paths(directory: &Path) -> Result<Vec<PathBuf>, CacheError> {
-    let Some(list) = present(std::fs::read_dir(directory), "read directory", directory)? else {
-        return Ok(Vec::new());
-    };
-    let failed = |error| CacheError::io("read directory", directory)(error);
-    let mut found: Vec<PathBuf> =
-        list.map(|entry| entry.map(|entry| entry.path()).map_err(failed)).collect::<Result<_, _>>()?;
+pub(super) fn sorted_paths(directory: &Path) -> Result<Vec<PathBuf>, CacheError> {
+    let mut found = paths(directory)?;
     found.sort();
     Ok(found)
-}
-
-/// Turns what has gone meanwhile into nothing.
-pub(super) fn present<T>(
-    result: std::io::Result<T>,
-    action: &'static str,
-    path: &Path,
-) -> Result<Option<T>, CacheError> {
-    match result {
-        Ok(value) => Ok(Some(value)),
-        Err(error) if missing(&error) => Ok(None),
-        Err(error) => Err(CacheError::io(action, path)(error)),
-    }
 }
 
 #[cfg(test)]

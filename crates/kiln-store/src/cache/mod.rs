@@ -270,6 +270,9 @@ impl Cache {
     }
 
     /// Writes one of Kiln's own files of the cache, in one step. Not at all if somebody who cleans up is faster.
+    ///
+    /// By way of `tmp`, not of `objects` as the reference's files: the time of that directory says whether the objects
+    /// have to be counted again.
     fn record(&self, file: &str, content: &str) -> Result<(), CacheError> {
         let new = format!("{TEMPORARY}/{file}-{}", name::random()?);
         // Locked, so that it can be told from what somebody dead has left.

@@ -75,21 +75,15 @@ impl Drop for Janitor {
 impl Cache {
     /// Puts right what dead processes left, as far as it takes no time, and starts a thread for the rest.
     pub(super) fn put_right(self: &Arc<Self>) -> Result<Option<Janitor>, CacheError> {
-        let leftovers = self.has_leftovers()?;
-        let counted = self.is_counted()?;
-        if !leftovers && counted {
+        if self.is_counted()? && !self.has_leftovers()? {
             return Ok(None);
         }
         let mut grave = None;
-        let alone = self.try_alone()?;
-        if alone {
+        if self.try_alone()? {
             let recovered = self.recover();
             // Converting a write lock to a read lock neither waits nor lets anyone in between.
             lock::lock(&self.lock, Kind::Read).map_err(self.root.failed("lock", super::CACHE_LOCK))?;
             grave = recovered?;
-        }
-        if alone && grave.is_none() && !leftovers && !self.has_marks()? {
-            return Ok(None);
         }
         let stop = Arc::new(AtomicBool::new(false));
         let buried = grave.map(Entry::abandon);
@@ -258,11 +252,6 @@ impl Cache {
             }
         }
         Ok(counted)
-    }
-
-    /// Whether there are entries that were never flushed.
-    fn has_marks(&self) -> Result<bool, CacheError> {
-        Ok(!self.marked()?.is_empty())
     }
 
     /// The names of the entries that were not flushed by those who made them.

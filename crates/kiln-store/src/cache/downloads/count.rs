@@ -7,7 +7,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 
-use super::{COUNTED, DEPTH, Download, FILES, entries, is_unfinished, unless_gone};
+use super::{COUNTED, DEPTH, Download, FILES, is_unfinished};
+use crate::cache::files::{paths, present};
 use crate::cache::{Cache, CacheError, UNINTERRUPTED};
 use crate::tree::{self, TreeError};
 
@@ -81,7 +82,7 @@ impl Cache {
 
 fn count(directory: &Path, modified: String) -> Result<Counted, CacheError> {
     let mut counted = Counted { modified, bytes: 0, files: 0 };
-    for path in entries(directory)? {
+    for path in paths(directory)? {
         if !is_unfinished(&path)
             && let Some(download) = look_at(path)?
         {
@@ -94,7 +95,7 @@ fn count(directory: &Path, modified: String) -> Result<Counted, CacheError> {
 
 /// Looks at a download; none if it has gone.
 pub(super) fn look_at(path: PathBuf) -> Result<Option<Download>, CacheError> {
-    let Some(stat) = unless_gone(std::fs::symlink_metadata(&path), "read attributes of", &path)? else {
+    let Some(stat) = present(std::fs::symlink_metadata(&path), "read attributes of", &path)? else {
         return Ok(None);
     };
     let bytes = if stat.is_dir() {
@@ -120,11 +121,11 @@ fn modified(directory: &Path, name: &str) -> Result<Option<SystemTime>, CacheErr
 }
 
 fn newest(directory: &Path, depth: usize) -> Result<Option<SystemTime>, CacheError> {
-    let stat = unless_gone(std::fs::symlink_metadata(directory), "read attributes of", directory)?;
+    let stat = present(std::fs::symlink_metadata(directory), "read attributes of", directory)?;
     let Some(stat) = stat.filter(|stat| stat.is_dir()) else { return Ok(None) };
     let mut newest_time = time(stat.mtime(), stat.mtime_nsec());
     if depth > 0 {
-        for path in entries(directory)? {
+        for path in paths(directory)? {
             if let Some(time) = newest(&path, depth - 1)? {
                 newest_time = newest_time.max(time);
             }

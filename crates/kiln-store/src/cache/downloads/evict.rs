@@ -8,7 +8,8 @@ use std::time::SystemTime;
 use kiln_sys::lock::{self, Kind};
 
 use super::session::Sessions;
-use super::{Download, UNFINISHED_LOCKED, YOUNG, count, session, unless_gone};
+use super::{Download, UNFINISHED_LOCKED, YOUNG, count, session};
+use crate::cache::files::present;
 use crate::cache::{Cache, CacheError, TEMPORARY, UNINTERRUPTED, name};
 use crate::tree;
 
@@ -110,7 +111,7 @@ impl Drop for Evictor<'_> {
 }
 
 fn remove_file(path: &Path) -> Result<(), CacheError> {
-    unless_gone(std::fs::remove_file(path), "remove", path).map(|_| ())
+    present(std::fs::remove_file(path), "remove", path).map(|_| ())
 }
 
 /// Whether content on its way was left by a process that has died, as far as that can be known.
@@ -126,7 +127,7 @@ pub(super) fn reclaim_unfinished(path: &Path, alone: bool) -> Result<u64, CacheE
     if !ours && !alone {
         return Ok(0);
     }
-    let Some(file) = unless_gone(File::open(path), "open", path)? else { return Ok(0) };
+    let Some(file) = present(File::open(path), "open", path)? else { return Ok(0) };
     match file.try_lock() {
         Ok(()) => {}
         Err(TryLockError::WouldBlock) => return Ok(0),

@@ -17,7 +17,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rustix::fs::{AtFlags, CWD, FlockOperation, Timespec, Timestamps, UTIME_NOW, UTIME_OMIT};
 
-use super::{entries, unless_gone};
+use crate::cache::files::{paths, present};
 use crate::cache::{Cache, CacheError, TEMPORARY, TemporaryDirectory};
 
 /// What the names of sessions start with, after the prefix of all temporary directories.
@@ -74,13 +74,13 @@ impl Cache {
     /// What live sessions allow to be evicted. The caller holds the lock of `sources`.
     pub(in crate::cache) fn sessions(&self) -> Result<Sessions, CacheError> {
         let mut oldest = Sessions::None;
-        for path in entries(&self.directory().join(TEMPORARY))? {
+        for path in paths(&self.directory().join(TEMPORARY))? {
             let name = path.file_name().unwrap_or_default().to_string_lossy();
             if !name.starts_with(FULL_PREFIX) || !is_locked(&path)? {
                 continue;
             }
             let ready = path.join(READY);
-            let Some(stat) = unless_gone(std::fs::metadata(&ready), "read attributes of", &ready)? else {
+            let Some(stat) = present(std::fs::metadata(&ready), "read attributes of", &ready)? else {
                 return Ok(Sessions::Starting);
             };
             let began = stat.modified().unwrap_or(UNIX_EPOCH);
@@ -123,7 +123,7 @@ pub(super) fn lock(sources: &Path) -> Result<File, CacheError> {
 
 /// Whether a directory is locked (`flock`) by somebody; false if it has gone.
 pub(in crate::cache) fn is_locked(path: &Path) -> Result<bool, CacheError> {
-    let Some(file) = unless_gone(File::open(path), "open directory", path)? else { return Ok(false) };
+    let Some(file) = present(File::open(path), "open directory", path)? else { return Ok(false) };
     match rustix::fs::flock(&file, FlockOperation::NonBlockingLockShared) {
         Ok(()) => Ok(false),
         Err(rustix::io::Errno::WOULDBLOCK) => {

@@ -23,6 +23,8 @@ impl Scene {
     fn new() -> Self {
         let directory = tempfile::tempdir().expect("a directory");
         let cache = open(directory.path());
+        // What it reclaims when it opens must not be what a test makes and reclaims itself.
+        cache.wait_for_reclaim();
         Self { directory, cache }
     }
 

@@ -78,7 +78,7 @@ fn entries_are_listed_with_everything_that_is_known() {
     lock.set_times(FileTimes::new().set_accessed(long_ago)).expect("set");
     let two_info = directory.path().join("objects/two/object.info");
     let info = fs::read_to_string(&two_info).expect("read");
-    let other_boot = info.replace(&boot_id::boot_id(APPLICATION).expect("an id"), &"0".repeat(32));
+    let other_boot = info.replace(&cache.boot_id, &"0".repeat(32));
     fs::write(&two_info, other_boot).expect("written");
 
     for _ in 0..2 {

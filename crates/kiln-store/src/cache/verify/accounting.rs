@@ -2,8 +2,9 @@
 
 use super::{Fault, VerifyReport};
 use crate::cache::downloads::COUNTED;
+use crate::cache::files::present;
 use crate::cache::info::{accounted, parse_info};
-use crate::cache::inspect::{file_name, is_anonymous, paths, present};
+use crate::cache::inspect::{file_name, is_anonymous, sorted_paths};
 use crate::cache::journal::owed;
 use crate::cache::{CACHE_SIZE, Cache, CacheError, OBJECT_INFO, OBJECTS};
 
@@ -11,7 +12,7 @@ impl Cache {
     /// Compares `cache.size` with what all entries are accounted with. Nobody else has the cache open.
     pub(super) fn check_accounting(&self, report: &mut VerifyReport) -> Result<(), CacheError> {
         let mut counted = 0_u64;
-        for path in paths(&self.directory().join(OBJECTS))? {
+        for path in sorted_paths(&self.directory().join(OBJECTS))? {
             let bytes = if is_anonymous(&path) {
                 owed(&self.root, &format!("{OBJECTS}/{}", file_name(&path)))?
             } else {

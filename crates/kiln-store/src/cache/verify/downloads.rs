@@ -14,7 +14,8 @@ use sha2::digest::DynDigest;
 
 use super::{Fault, Unchecked, VerifyReport};
 use crate::cache::downloads::{FILES, is_left, is_unfinished};
-use crate::cache::inspect::{Progress, file_name, paths, present};
+use crate::cache::files::present;
+use crate::cache::inspect::{Progress, file_name, sorted_paths};
 use crate::cache::{Cache, CacheError};
 
 /// How much is read at once.
@@ -31,13 +32,13 @@ impl Cache {
         let mut files = Vec::new();
         let mut others: BTreeMap<String, u64> = BTreeMap::new();
         let alone = self.alone()?.is_some();
-        for path in paths(&self.sources())? {
+        for path in sorted_paths(&self.sources())? {
             if !path.symlink_metadata().is_ok_and(|stat| stat.is_dir()) {
                 report.add(path, Fault::Unknown);
                 continue;
             }
             let content_type = file_name(&path);
-            for item in paths(&path)? {
+            for item in sorted_paths(&path)? {
                 if is_unfinished(&item) {
                     if is_left(&item, alone)? {
                         report.add(item, Fault::Leftover);

@@ -7,8 +7,9 @@ use kiln_sys::lock::{self, Attempt, Kind};
 use serde_json::{Map, Value};
 
 use super::{Fault, Finding, Repair, VerifyReport};
+use crate::cache::files::present;
 use crate::cache::info::Info;
-use crate::cache::inspect::{file_name, paths, present};
+use crate::cache::inspect::{file_name, sorted_paths};
 use crate::cache::{
     CACHE_INFO, CACHE_LOCK, CACHE_SIZE, CACHE_TAG, CacheError, OBJECTS, SOURCES, STAGE, TAG, TEMPORARY,
 };
@@ -33,7 +34,7 @@ pub(super) fn check(directory: &Path, repair: bool, report: &mut VerifyReport) -
             report.findings.push(Finding { path, fault: Fault::Missing, outcome: Repair::Done });
         }
     }
-    for path in paths(directory)? {
+    for path in sorted_paths(directory)? {
         let name = file_name(&path);
         if !KNOWN.contains(&name.as_str()) && !name.starts_with(OWN) {
             report.findings.push(Finding { path, fault: Fault::Unknown, outcome: Repair::Left });

@@ -11,9 +11,10 @@ use serde_json::Value;
 use super::{Fault, Unchecked, VerifyReport};
 use crate::cache::downloads::is_locked;
 use crate::cache::durability::is_marked;
+use crate::cache::files::present;
 use crate::cache::files::{Locked, missing};
 use crate::cache::info::{BOOT, RECIPE, SIZE, parse_info};
-use crate::cache::inspect::{file_name, is_anonymous, is_held, paths, present};
+use crate::cache::inspect::{file_name, is_anonymous, is_held, sorted_paths};
 use crate::cache::journal::{GONE, GRAVE, LESS, MORE};
 use crate::cache::{Cache, CacheError, DATA, LOCKS, OBJECT_INFO, OBJECT_LOCK, OBJECTS, STAGE, TEMPORARY};
 use crate::tree::{self, TreeError};
@@ -32,7 +33,7 @@ impl Cache {
     /// Looks for what dead processes left, and for what nobody can have made.
     pub(super) fn check_leftovers(&self, report: &mut VerifyReport) -> Result<(), CacheError> {
         for area in [OBJECTS, STAGE] {
-            for path in paths(&self.directory().join(area))? {
+            for path in sorted_paths(&self.directory().join(area))? {
                 let is_file = path.symlink_metadata().is_ok_and(|stat| !stat.is_dir());
                 let is_leftover = is_anonymous(&path) || (area == OBJECTS && is_file);
                 if is_leftover {
@@ -49,7 +50,7 @@ impl Cache {
         // Temporary directories of the reference have no locks: whether they are left behind is only known when
         // nobody else is here.
         let alone = self.alone()?;
-        for path in paths(&self.directory().join(TEMPORARY))? {
+        for path in sorted_paths(&self.directory().join(TEMPORARY))? {
             if file_name(&path) != LOCKS && (alone.is_some() || is_left(&path)?) {
                 report.add(path, Fault::Leftover);
             }
@@ -63,7 +64,7 @@ impl Cache {
         report: &mut VerifyReport,
         interrupt: &AtomicBool,
     ) -> Result<(), CacheError> {
-        let mut objects = paths(&self.directory().join(OBJECTS))?;
+        let mut objects = sorted_paths(&self.directory().join(OBJECTS))?;
         objects.retain(|path| {
             let named = !is_anonymous(path) && path.file_name().is_some_and(|name| name.to_str().is_some());
             named && path.symlink_metadata().is_ok_and(|stat| stat.is_dir())
@@ -121,7 +122,7 @@ impl Cache {
         if info.get(RECIPE).is_some_and(|recipe| !is_recipe(recipe)) {
             faults.push((info_path.clone(), Fault::Recipe));
         }
-        for found in paths(path)? {
+        for found in sorted_paths(path)? {
             let name = file_name(&found);
             if [MORE, LESS, GONE, GRAVE].contains(&name.as_str()) {
                 faults.push((found, Fault::Leftover));
@@ -165,7 +166,7 @@ fn is_recipe(recipe: &Value) -> bool {
 
 /// Looks at what stages reported.
 fn check_metadata(directory: &Path, faults: &mut Faults) -> Result<(), CacheError> {
-    for path in paths(directory)? {
+    for path in sorted_paths(directory)? {
         let text = match std::fs::read(&path) {
             // Nothing was reported.
             Ok(text) if text.is_empty() => continue,

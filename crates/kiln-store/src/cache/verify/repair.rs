@@ -6,8 +6,8 @@ use std::sync::Arc;
 use super::{Fault, Remedy, Repair, VerifyReport};
 use crate::cache::downloads::{COUNTED, Evictor};
 use crate::cache::evict::{Burial, last_use};
+use crate::cache::files::present;
 use crate::cache::info::{SIZE, parse_info};
-use crate::cache::inspect::present;
 use crate::cache::reclaim::COUNT;
 use crate::cache::{CACHE_SIZE, Cache, CacheError, OBJECT_INFO, OBJECT_LOCK, OBJECTS, TEMPORARY, json, name};
 
