@@ -140,6 +140,8 @@ fn refuse_null(members: &mut Map<String, Value>) {
 pub struct Modules {
     /// Stages.
     pub stages: &'static [StageModule],
+    /// Assemblers.
+    pub assemblers: &'static [StageModule],
     /// Sources.
     pub sources: &'static [&'static dyn Source],
     /// Inputs.
@@ -156,6 +158,11 @@ impl Modules {
     /// Finds a stage by its name.
     pub fn stage(&self, name: &str) -> Option<&'static StageModule> {
         self.stages.iter().find(|module| module.name == name)
+    }
+
+    /// Finds an assembler by its name.
+    pub fn assembler(&self, name: &str) -> Option<&'static StageModule> {
+        self.assemblers.iter().find(|module| module.name == name)
     }
 
     /// Finds a source by its name.

@@ -7,8 +7,15 @@ use kiln_engine::manifest::{Id, Loaded, load};
 use kiln_engine::plan::{Cached, PlanError, Request, plan};
 use serde_json::json;
 
-const NO_MODULES: Modules =
-    Modules { stages: &[], sources: &[], inputs: &[], devices: &[], mounts: &[], runners: &[] };
+const NO_MODULES: Modules = Modules {
+    stages: &[],
+    assemblers: &[],
+    sources: &[],
+    inputs: &[],
+    devices: &[],
+    mounts: &[],
+    runners: &[],
+};
 
 #[derive(Default)]
 struct Cache {

@@ -3,6 +3,7 @@
 
 use kiln_api::module::Modules;
 
+mod assemblers;
 mod checksum;
 mod devices;
 mod filesystem_mount;
@@ -27,6 +28,7 @@ pub const CODE: &str = env!("KILN_CODE");
 /// Everything that is native.
 pub const MODULES: Modules = Modules {
     stages: stages::STAGES,
+    assemblers: assemblers::ASSEMBLERS,
     sources: sources::SOURCES,
     inputs: inputs::INPUTS,
     devices: devices::DEVICES,
