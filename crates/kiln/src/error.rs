@@ -109,8 +109,8 @@ pub(crate) fn findings_error(name: &str, text: &str, findings: &[Finding]) -> Cl
         None => format!("the manifest has {} errors", findings.len()),
     };
     let mut error = CliError::new(Kind::Usage, message);
-    for finding in findings {
-        let mut text = match Place::of(text, finding.place.as_ref().unwrap_or(&finding.path)) {
+    for (finding, place) in findings.iter().zip(places(text, findings)) {
+        let mut text = match place {
             Some(place) => located(name, &place, &format!(" ({})", finding.path)),
             None => format!("{name}: {}", finding.path),
         };
@@ -126,6 +126,11 @@ pub(crate) fn findings_error(name: &str, text: &str, findings: &[Finding]) -> Cl
         Some(hint) => error.hint(hint),
         None => error,
     }
+}
+
+/// Where each finding is in the text of the manifest.
+pub(crate) fn places(text: &str, findings: &[Finding]) -> Vec<Option<Place>> {
+    Place::of_all(text, &findings.iter().map(Finding::target).collect::<Vec<_>>())
 }
 
 fn located(name: &str, place: &Place, path: &str) -> String {

@@ -1,19 +1,28 @@
 //! What is wrong with a manifest: each finding has a path, and often a suggestion.
 
 use super::json::{Json, Object};
-use super::place::JsonPath;
+use super::place::{JsonPath, Target};
 
 /// One fault of a manifest.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Finding {
     /// The value that is wrong, as the reference reports it.
     pub path: JsonPath,
-    /// A more exact place for people: the unknown key itself rather than the object it is in.
+    /// A more exact place for people: the unknown key rather than the object it is in.
     pub place: Option<JsonPath>,
+    /// Whether the key at the place is wrong rather than its value.
+    pub of_key: bool,
     /// What is wrong.
     pub message: String,
     /// What would be right.
     pub hint: Option<String>,
+}
+
+impl Finding {
+    /// What is shown of it.
+    pub fn target(&self) -> Target<'_> {
+        Target { path: self.place.as_ref().unwrap_or(&self.path), key: self.of_key }
+    }
 }
 
 /// Collects findings while a manifest is read.
@@ -26,7 +35,13 @@ impl Findings {
     }
 
     pub(super) fn hinted(&mut self, path: &JsonPath, message: impl Into<String>, hint: Option<String>) {
-        self.0.push(Finding { path: path.clone(), place: None, message: message.into(), hint });
+        self.0.push(Finding {
+            path: path.clone(),
+            place: None,
+            of_key: false,
+            message: message.into(),
+            hint,
+        });
     }
 
     pub(super) fn object<'a>(&mut self, value: &'a Json, path: &JsonPath) -> Option<&'a Object> {
@@ -87,6 +102,7 @@ impl Findings {
             self.0.push(Finding {
                 path: path.clone(),
                 place: Some(path.key(key)),
+                of_key: true,
                 message: format!("unknown key `{key}`"),
                 hint,
             });

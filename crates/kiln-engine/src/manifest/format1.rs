@@ -16,6 +16,12 @@ use super::{Format, Id, Input, Manifest, ORIGIN_PIPELINE, ORIGIN_SOURCE, Pipelin
 const SOURCES: &[(&str, &str)] =
     &[("org.osbuild.curl", "urls"), ("org.osbuild.librepo", "items"), ("org.osbuild.ostree", "commits")];
 
+/// The source that a name of format 1 means, and the member that holds its items.
+pub(super) fn source(name: &str) -> Option<(&'static str, &'static str)> {
+    let kind = if name == "org.osbuild.files" { "org.osbuild.curl" } else { name };
+    SOURCES.iter().copied().find(|(known, _)| *known == kind)
+}
+
 pub(super) fn load(document: &Object, findings: &mut Findings) -> Manifest {
     let root = JsonPath::default();
     findings.only(document, &["version", "pipeline", "sources"], &root);
@@ -202,13 +208,12 @@ impl Loader<'_> {
 
     fn source(&mut self, name: &str, description: &Json, path: &JsonPath) {
         let Some(object) = self.findings.object(description, path) else { return };
-        let kind = if name == "org.osbuild.files" { "org.osbuild.curl" } else { name };
-        let Some((_, member)) = SOURCES.iter().find(|(known, _)| *known == kind) else {
+        let Some((kind, member)) = source(name) else {
             let hint = did_you_mean(name, SOURCES.iter().map(|(known, _)| *known));
             self.findings.hinted(path, format!("unknown source `{name}`"), hint);
             return;
         };
-        let items = match object.get(*member) {
+        let items = match object.get(member) {
             Some(items) => self.findings.object(items, &path.key(member)).cloned().unwrap_or_default(),
             None => {
                 self.findings.add(path, format!("`{member}` is missing"));

@@ -185,6 +185,7 @@ impl<'d> Loader<'_, 'd> {
             mounts: Vec::new(),
             path: path.clone(),
         };
+        let declared = object.get("devices").and_then(Json::as_object);
         if let Some(devices) = self.findings.member(object, "devices", path) {
             stage.devices = self.devices(devices, &path.key("devices"));
         }
@@ -198,7 +199,7 @@ impl<'d> Loader<'_, 'd> {
         if let Some(mounts) = object.get("mounts") {
             let path = path.key("mounts");
             for (index, description) in self.findings.array(mounts, &path).iter().enumerate() {
-                self.mount(description, &mut stage, &path.index(index));
+                self.mount(description, &mut stage, declared, &path.index(index));
             }
         }
         stage.id = id::of_stage(&stage, epoch);
@@ -336,7 +337,7 @@ impl<'d> Loader<'_, 'd> {
         result
     }
 
-    fn mount(&mut self, description: &Json, stage: &mut Stage, path: &JsonPath) {
+    fn mount(&mut self, description: &Json, stage: &mut Stage, declared: Option<&Object>, path: &JsonPath) {
         let Some(object) = self.findings.object(description, path) else { return };
         self.findings.only(object, &["name", "type", "source", "partition", "target", "options"], path);
         let name = self.findings.required(object, "name", path).map(str::to_owned);
@@ -349,10 +350,14 @@ impl<'d> Loader<'_, 'd> {
         let source = self.findings.optional(object, "source", path).filter(|source| !source.is_empty());
         let device = source.and_then(|source| stage.devices.get(source));
         if let (Some(source), None) = (source, device) {
-            let names = || stage.devices.keys().map(String::as_str);
+            // A device that is there but wrong is blamed itself.
+            if declared.is_some_and(|devices| devices.contains_key(source)) {
+                return;
+            }
+            let names = || declared.into_iter().flat_map(Object::keys).map(String::as_str);
             let hint = did_you_mean(source, names()).or_else(|| {
                 Some(format!("the stage's devices are {}", list(names())))
-                    .filter(|_| !stage.devices.is_empty())
+                    .filter(|_| names().next().is_some())
             });
             let message = format!("mount `{name}` names an unknown device `{source}`");
             self.findings.hinted(&path.key("source"), message, hint);

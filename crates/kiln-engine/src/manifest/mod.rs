@@ -12,8 +12,12 @@ mod id;
 pub mod json;
 pub mod place;
 pub mod validate;
+mod words;
+
+use std::collections::HashSet;
 
 use indexmap::IndexMap;
+use kiln_api::module::Modules;
 
 pub use describe::describe;
 pub use finding::{Finding, did_you_mean, list, nearest};
@@ -215,6 +219,22 @@ pub struct Loaded {
 
 /// Reads a manifest of either format.
 pub fn load(text: &str) -> Result<Loaded, LoadError> {
+    let (loaded, findings) = read(text)?;
+    if findings.is_empty() { Ok(loaded) } else { Err(LoadError::Invalid(findings)) }
+}
+
+/// Everything that is wrong with a manifest: with itself, and with the modules and options in it.
+pub fn check(text: &str, modules: &Modules) -> Result<Vec<Finding>, LoadError> {
+    let (loaded, mut findings) = read(text)?;
+    let known: HashSet<JsonPath> = findings.iter().map(|finding| finding.path.clone()).collect();
+    let of_modules = validate::validate(&loaded.document, &loaded.manifest, modules);
+    // What cannot be loaded is not blamed a second time, for not fitting the schema.
+    findings.extend(of_modules.into_iter().filter(|finding| !known.contains(&finding.path)));
+    Ok(findings)
+}
+
+/// Reads a manifest as far as it makes sense, and what is wrong with it.
+fn read(text: &str) -> Result<(Loaded, Vec<Finding>), LoadError> {
     let document = Json::parse(text).map_err(LoadError::Syntax)?;
     let object = document.as_object().ok_or(LoadError::Unsupported)?;
     let mut findings = Findings::default();
@@ -224,9 +244,5 @@ pub fn load(text: &str) -> Result<Loaded, LoadError> {
         Some(Json::String(version)) if version == "2" => format2::load(object, &mut findings),
         Some(_) => return Err(LoadError::Unsupported),
     };
-    if findings.0.is_empty() {
-        Ok(Loaded { document, manifest })
-    } else {
-        Err(LoadError::Invalid(findings.0))
-    }
+    Ok((Loaded { document, manifest }, findings.0))
 }

@@ -2,6 +2,7 @@
 //!
 //! Positions are not kept while loading; the text is walked again when there is an error to show.
 
+use std::collections::HashMap;
 use std::fmt;
 
 use super::json::{Parser, SyntaxError};
@@ -71,32 +72,51 @@ pub struct Place {
 /// Longest excerpt, in characters: manifests are often one long line.
 const EXCERPT: usize = 100;
 
+/// What is to be shown.
+#[derive(Clone, Copy, Debug)]
+pub struct Target<'p> {
+    /// The path of a value.
+    pub path: &'p JsonPath,
+    /// Whether its key is shown rather than the value.
+    pub key: bool,
+}
+
 impl Place {
     /// The place of a byte offset.
     pub fn at(text: &str, offset: usize, length: usize) -> Self {
-        let mut offset = offset.min(text.len());
-        while !text.is_char_boundary(offset) {
-            offset -= 1;
-        }
-        let before = text.get(..offset).unwrap_or_default();
-        let start = before.rfind('\n').map_or(0, |at| at + 1);
-        let line = before.matches('\n').count() + 1;
-        let column = text.get(start..offset).unwrap_or_default().chars().count() + 1;
-        let rest = text.get(start..).unwrap_or_default().lines().next().unwrap_or_default();
-        // A window around the column, so that the caret is always on the screen.
-        let skipped = if column > EXCERPT * 3 / 4 { column - EXCERPT / 2 } else { 0 };
-        let excerpt: String = rest.chars().skip(skipped).take(EXCERPT).collect();
-        let room = excerpt.chars().count().saturating_sub(column - 1 - skipped).max(1);
-        let shown = text.get(offset..).unwrap_or_default().lines().next().unwrap_or_default();
-        let width = shown.chars().count().min(length.max(1)).min(room);
-        Self { line, column, excerpt, indent: column - 1 - skipped, width }
+        let mut cursor = Cursor::new(text);
+        cursor.advance(offset);
+        cursor.place(length)
     }
 
     /// The place of the value at a path: of its key where it has one, and of the deepest part of the path
     /// that exists.
     pub fn of(text: &str, path: &JsonPath) -> Option<Self> {
-        let (start, end) = find(text, path)?;
-        Some(Self::at(text, start, end - start))
+        Self::of_all(text, &[Target { path, key: false }]).pop().flatten()
+    }
+
+    /// The places of many values, as [`Place::of`] gives each of them, from one walk through the text.
+    pub fn of_all(text: &str, targets: &[Target<'_>]) -> Vec<Option<Self>> {
+        let mut wanted = Wanted::default();
+        for (index, target) in targets.iter().enumerate() {
+            wanted.add(&target.path.0, index, target.key);
+        }
+        let mut spans = vec![None; targets.len()];
+        let mut parser = Parser::new(text);
+        parser.space();
+        let root = (parser.at, parser.at + 1);
+        // A text that is no JSON has the places that come before its fault.
+        let _ = walk(&mut parser, &wanted, root, &mut spans);
+        let mut order: Vec<(usize, Span)> =
+            spans.iter().enumerate().filter_map(|(index, span)| Some((index, (*span)?))).collect();
+        order.sort_unstable_by_key(|(_, (start, _))| *start);
+        let mut places = vec![None; targets.len()];
+        let mut cursor = Cursor::new(text);
+        for (index, (start, end)) in order {
+            cursor.advance(start);
+            places[index] = Some(cursor.place(end - start));
+        }
+        places
     }
 
     /// The excerpt with a line of carets below.
@@ -105,49 +125,169 @@ impl Place {
     }
 }
 
-fn find(text: &str, path: &JsonPath) -> Option<(usize, usize)> {
-    let mut parser = Parser::new(text);
-    parser.space();
-    let mut found = (parser.at, parser.at + 1);
-    descend(&mut parser, &path.0, &mut found).ok()?;
-    Some(found)
+/// Goes forward through a text and counts lines and columns.
+struct Cursor<'a> {
+    text: &'a str,
+    at: usize,
+    line: usize,
+    line_start: usize,
+    column: usize,
 }
 
-fn descend(parser: &mut Parser<'_>, path: &[Step], found: &mut (usize, usize)) -> Result<(), SyntaxError> {
-    let start = parser.at;
-    let Some((step, rest)) = path.split_first() else {
-        let scalar = !matches!(parser.peek(), Some(b'{' | b'['));
-        parser.value(0)?;
-        // A container is shown by its key, or by its first character.
-        if scalar {
-            *found = (start, parser.at);
+impl<'a> Cursor<'a> {
+    const fn new(text: &'a str) -> Self {
+        Self { text, at: 0, line: 1, line_start: 0, column: 1 }
+    }
+
+    fn part(&self, start: usize, end: usize) -> &'a str {
+        self.text.get(start..end).unwrap_or_default()
+    }
+
+    /// Goes on to a byte, never back.
+    fn advance(&mut self, to: usize) {
+        let mut to = to.min(self.text.len());
+        while !self.text.is_char_boundary(to) {
+            to -= 1;
         }
-        return Ok(());
-    };
-    match (parser.peek(), step) {
-        (Some(b'{'), Step::Key(wanted)) => parser.members(|parser, key| {
-            if key == *wanted {
-                *found = parser.key;
-                descend(parser, rest, found)
-            } else {
-                parser.value(0).map(|_| ())
+        let passed = self.part(self.at, to);
+        if let Some(last) = passed.rfind('\n') {
+            self.line += passed.matches('\n').count();
+            self.line_start = self.at + last + 1;
+            self.column = self.part(self.line_start, to).chars().count() + 1;
+        } else {
+            self.column += passed.chars().count();
+        }
+        self.at = to;
+    }
+
+    fn place(&self, length: usize) -> Place {
+        // A window around the column, so that the caret is always on the screen.
+        let (start, indent) = if self.column > EXCERPT * 3 / 4 {
+            let back = EXCERPT / 2 - 1;
+            let before = self.part(self.line_start, self.at).char_indices().rev().nth(back - 1);
+            (before.map_or(self.line_start, |(index, _)| self.line_start + index), back)
+        } else {
+            (self.line_start, self.column - 1)
+        };
+        let rest_of_line = |from: usize| {
+            let rest = self.part(from, self.text.len()).chars();
+            rest.take_while(|character| !matches!(character, '\n' | '\r'))
+        };
+        // Each character takes one column, or the caret would miss its place.
+        let visible = |character: char| if character.is_control() { ' ' } else { character };
+        let excerpt: String = rest_of_line(start).take(EXCERPT).map(visible).collect();
+        let room = excerpt.chars().count().saturating_sub(indent).max(1);
+        let end = self.at + length.max(1);
+        let shown = rest_of_line(self.at).take(room).scan(self.at, |at, character| {
+            let inside = *at < end;
+            *at += character.len_utf8();
+            inside.then_some(())
+        });
+        Place { line: self.line, column: self.column, excerpt, indent, width: shown.count() }
+    }
+}
+
+/// The bytes of a value or a key.
+type Span = (usize, usize);
+
+/// The paths that are looked for, as a tree of steps.
+#[derive(Default)]
+struct Wanted<'p> {
+    /// Who wants this value, and whether its key.
+    here: Vec<(usize, bool)>,
+    below: HashMap<&'p Step, Wanted<'p>>,
+}
+
+impl<'p> Wanted<'p> {
+    fn add(&mut self, path: &'p [Step], index: usize, key: bool) {
+        match path.split_first() {
+            Some((step, rest)) => self.below.entry(step).or_default().add(rest, index, key),
+            None => self.here.push((index, key)),
+        }
+    }
+
+    /// The place of everything that is wanted here or below, until a better one is found.
+    fn fill(&self, span: Span, spans: &mut [Option<Span>]) {
+        for (index, _) in &self.here {
+            spans[*index] = Some(span);
+        }
+        for wanted in self.below.values() {
+            wanted.fill(span, spans);
+        }
+    }
+}
+
+/// Walks a value. `span` is the place of its key where it has one, or its first character.
+fn walk(
+    parser: &mut Parser<'_>,
+    wanted: &Wanted<'_>,
+    span: Span,
+    spans: &mut [Option<Span>],
+) -> Result<(), SyntaxError> {
+    let start = parser.at;
+    wanted.fill(span, spans);
+    match parser.peek() {
+        Some(b'{') if !wanted.below.is_empty() => parser.members(|parser, key| {
+            let place = parser.key;
+            match wanted.below.get(&Step::Key(key)) {
+                Some(below) => walk(parser, below, place, spans),
+                None => parser.value(0).map(|_| ()),
             }
         }),
-        (Some(b'['), Step::Index(wanted)) => parser.items(|parser, index| {
-            if index == *wanted {
-                *found = (parser.at, parser.at + 1);
-                descend(parser, rest, found)
-            } else {
-                parser.value(0).map(|_| ())
+        Some(b'[') if !wanted.below.is_empty() => parser.items(|parser, index| {
+            let place = (parser.at, parser.at + 1);
+            match wanted.below.get(&Step::Index(index)) {
+                Some(below) => walk(parser, below, place, spans),
+                None => parser.value(0).map(|_| ()),
             }
         }),
-        _ => parser.value(0).map(|_| ()),
+        Some(b'{' | b'[') => parser.value(0).map(|_| ()),
+        _ => {
+            parser.value(0)?;
+            // A container is shown by its key, or by its first character; anything else as it stands there.
+            for (index, key) in &wanted.here {
+                if !key {
+                    spans[*index] = Some((start, parser.at));
+                }
+            }
+            Ok(())
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn many_places_are_those_of_each() {
+        let text = "{\"a\": {\"b\": [1, \"zwölf\", {\"c\": null}]},\n\t\"d\": true, \"d\": false}";
+        let root = JsonPath::default();
+        let paths = [
+            root.key("d"),
+            root.key("a").key("b").index(1),
+            root.key("a").key("b").index(2).key("c"),
+            root.key("a").key("b").index(2).key("x").key("y"),
+            root.key("a").key("b").index(9),
+            root.key("a"),
+            root.clone(),
+            root.key("a").key("b").index(1).key("z"),
+        ];
+        let targets: Vec<Target<'_>> = paths.iter().map(|path| Target { path, key: false }).collect();
+        let all = Place::of_all(text, &targets);
+        for (path, place) in paths.iter().zip(&all) {
+            assert_eq!(*place, Place::of(text, path), "{path}");
+        }
+        let shown: Vec<_> = all.iter().flatten().map(|p| (p.line, p.column, p.width)).collect();
+        let expected =
+            [(2, 18, 5), (1, 17, 7), (1, 32, 4), (1, 26, 1), (1, 8, 3), (1, 2, 3), (1, 1, 1), (1, 17, 1)];
+        assert_eq!(shown, expected);
+        let key = Place::of_all(text, &[Target { path: &paths[0], key: true }]);
+        assert_eq!(
+            key[0].as_ref().expect("a place").picture(),
+            " \"d\": true, \"d\": false}\n            ^^^"
+        );
+    }
 
     #[test]
     fn paths_point_at_values_keys_and_what_is_nearest() {

@@ -1,53 +1,72 @@
 //! Checks the modules of a manifest and their options against the modules' schemas.
 //!
 //! Everything is checked and every fault reported. What a schema is held against is what the document says, before
-//! references are resolved and absent members filled in: a schema tells `[]` from `{}`, the manifest does not. A
-//! schema is compiled once for each module, however many stages use it.
+//! references are resolved and absent members filled in: a schema tells `[]` from `{}`, the manifest does not. So a
+//! document that cannot be loaded is checked as far as it goes; that a member has the wrong type is left to whoever
+//! loads it. A schema is made and compiled once for each module, however many stages use it.
 
 use std::collections::HashMap;
+use std::rc::Rc;
 
 use jsonschema::Validator;
-use jsonschema::error::ValidationErrorKind;
-use jsonschema::paths::LocationSegment;
 use kiln_api::module::{Kind, ModuleSchema, Modules};
 use serde_json::{Value, json};
 
-use super::finding::{Finding, Findings, did_you_mean, list};
-use super::json::{Json, to_map};
-use super::place::{JsonPath, Step};
-use super::{Format, Manifest, Stage};
+use super::finding::{Finding, Findings, did_you_mean};
+use super::json::Json;
+use super::place::JsonPath;
+use super::{Format, Manifest, format1, words};
 
 /// Everything that is wrong with the modules and options of a manifest.
 pub fn validate(document: &Json, manifest: &Manifest, modules: &Modules) -> Vec<Finding> {
-    let mut checker = Checker { document, modules, findings: Findings::default(), compiled: HashMap::new() };
-    for pipeline in manifest.pipelines.values() {
-        for stage in &pipeline.stages {
-            checker.stage(stage, manifest.format);
+    let mut checker =
+        Checker { modules, findings: Findings::default(), schemas: HashMap::new(), compiled: HashMap::new() };
+    let root = JsonPath::default();
+    match manifest.format {
+        Format::One => {
+            if let Some(pipeline) = document.get("pipeline") {
+                checker.pipeline1(pipeline, &root.key("pipeline"));
+            }
+            for (name, description) in members(document, "sources") {
+                checker.source1(name, description, &root.key("sources").key(name));
+            }
         }
-    }
-    for source in manifest.sources.values() {
-        let path = JsonPath::default().key("sources").key(&source.kind);
-        let names = modules.sources.iter().map(|module| module.name());
-        if !checker.known(Kind::Source, &source.kind, names, &path) {
-            continue;
+        Format::Two => {
+            for (index, pipeline) in items(document, "pipelines") {
+                let path = root.key("pipelines").index(index).key("stages");
+                for (index, stage) in items(pipeline, "stages") {
+                    checker.stage2(stage, &path.index(index));
+                }
+            }
+            for (name, description) in members(document, "sources") {
+                checker.source2(name, description, &root.key("sources").key(name));
+            }
         }
-        let value = match (manifest.format, document.get("sources").and_then(|all| all.get(&source.kind))) {
-            (Format::Two, Some(description)) => description.to_value(),
-            _ => json!({"items": to_map(&source.items)}),
-        };
-        let schema = || modules.source(&source.kind).map(|module| module.schema().options);
-        checker.check(Kind::Source, &source.kind, "", schema, &value, &path);
     }
     checker.findings.0
+}
+
+/// The members of an object in an object.
+fn members<'d>(object: &'d Json, key: &str) -> impl Iterator<Item = (&'d String, &'d Json)> {
+    object.get(key).and_then(Json::as_object).into_iter().flatten()
+}
+
+/// The items of an array in an object.
+fn items<'d>(object: &'d Json, key: &str) -> impl Iterator<Item = (usize, &'d Json)> {
+    let items = match object.get(key) {
+        Some(Json::Array(items)) => items.as_slice(),
+        _ => &[],
+    };
+    items.iter().enumerate()
 }
 
 /// A module and the member of its description that a schema is for.
 type Key = (Kind, String, &'static str);
 
 struct Checker<'a> {
-    document: &'a Json,
     modules: &'a Modules,
     findings: Findings,
+    schemas: HashMap<(Kind, String), Rc<ModuleSchema>>,
     compiled: HashMap<Key, Option<Compiled>>,
 }
 
@@ -59,222 +78,202 @@ struct Compiled {
 
 impl Compiled {
     /// An invalid schema of a native module is caught by the modules' own tests.
-    fn new(schema: Value) -> Option<Self> {
-        Some(Self { validator: jsonschema::draft202012::new(&schema).ok()?, schema })
+    fn new(schema: &Value) -> Option<Self> {
+        Some(Self { validator: jsonschema::draft202012::new(schema).ok()?, schema: schema.clone() })
     }
 }
 
-/// The options beside an unknown one. `keyword` is the path of the keyword that refused it: a member of the schema
-/// that has the options.
-fn options_beside<'s>(schema: &'s Value, keyword: &str) -> impl Iterator<Item = &'s str> {
-    let object = keyword.rsplit_once('/').and_then(|(object, _)| schema.pointer(object));
-    let properties = object.and_then(|object| object.get("properties")?.as_object());
-    properties.into_iter().flat_map(|properties| properties.keys().map(String::as_str))
+/// A module of a manifest.
+#[derive(Clone, Copy)]
+struct Used<'n> {
+    kind: Kind,
+    name: &'n str,
 }
 
 impl Checker<'_> {
-    fn known<'n>(
-        &mut self,
-        kind: Kind,
-        name: &str,
-        names: impl Iterator<Item = &'n str> + Clone,
-        path: &JsonPath,
-    ) -> bool {
-        if names.clone().any(|known| known == name) {
-            return true;
+    /// The schema of a module by its name in the manifest; a finding if there is none.
+    fn module(&mut self, used: Used<'_>, path: &JsonPath) -> Option<Rc<ModuleSchema>> {
+        let Used { kind, name } = used;
+        if let Some(schema) = self.schemas.get(&(kind, name.to_owned())) {
+            return Some(schema.clone());
         }
+        let modules = *self.modules;
+        let schema = match kind {
+            Kind::Stage => modules.stage(name).map(|module| (module.schema)()),
+            Kind::Source => modules.source(name).map(|module| module.schema()),
+            Kind::Input => modules.input(name).map(|module| module.schema()),
+            Kind::Device => modules.device(name).map(|module| module.schema()),
+            Kind::Mount => modules.mount(name).map(|module| module.schema()),
+            Kind::Assembler | Kind::Runner => None,
+        };
+        if let Some(schema) = schema {
+            let schema = Rc::new(schema);
+            self.schemas.insert((kind, name.to_owned()), schema.clone());
+            return Some(schema);
+        }
+        let names: Vec<&str> = match kind {
+            Kind::Stage => modules.stages.iter().map(|module| module.name).collect(),
+            Kind::Source => modules.sources.iter().map(|module| module.name()).collect(),
+            Kind::Input => modules.inputs.iter().map(|module| module.name()).collect(),
+            Kind::Device => modules.devices.iter().map(|module| module.name()).collect(),
+            Kind::Mount => modules.mounts.iter().map(|module| module.name()).collect(),
+            Kind::Assembler | Kind::Runner => Vec::new(),
+        };
         let noun = kind.noun();
-        let hint = did_you_mean(name, names)
+        let hint = did_you_mean(name, names.into_iter())
             .unwrap_or_else(|| format!("`kiln modules` lists every {noun} there is"));
         self.findings.hinted(path, format!("unknown {noun} `{name}`"), Some(hint));
-        false
+        None
     }
 
-    fn stage(&mut self, stage: &Stage, format: Format) {
-        let modules = *self.modules;
-        let member = if format == Format::One { "name" } else { "type" };
-        let kind = if stage.assembler { Kind::Assembler } else { Kind::Stage };
-        let names = modules.stages.iter().filter(|_| !stage.assembler).map(|module| module.name);
-        if self.known(kind, &stage.name, names, &stage.path.key(member)) {
-            self.stage_members(stage, format);
+    fn pipeline1(&mut self, pipeline: &Json, path: &JsonPath) {
+        if let Some(build) = pipeline.get("build").and_then(|build| build.get("pipeline")) {
+            self.pipeline1(build, &path.key("build").key("pipeline"));
         }
-        if format == Format::One {
-            return;
+        let stages = path.key("stages");
+        for (index, stage) in items(pipeline, "stages") {
+            self.step1(Kind::Stage, stage, &stages.index(index));
         }
-        let inputs = stage.path.key("inputs");
-        for (name, input) in &stage.inputs {
-            let path = inputs.key(name);
-            if !self.known(
-                Kind::Input,
-                &input.kind,
-                modules.inputs.iter().map(|module| module.name()),
-                &path.key("type"),
-            ) {
-                continue;
+        if let Some(assembler) = pipeline.get("assembler") {
+            self.step1(Kind::Assembler, assembler, &path.key("assembler"));
+        }
+    }
+
+    fn step1(&mut self, kind: Kind, step: &Json, path: &JsonPath) {
+        let Some(name) = step.get("name").and_then(Json::as_str) else { return };
+        let used = Used { kind, name };
+        if let Some(schema) = self.module(used, &path.key("name")) {
+            self.options(used, &schema, step, path);
+        }
+    }
+
+    fn source1(&mut self, name: &str, description: &Json, path: &JsonPath) {
+        // What format 1 does not know is refused when it is loaded.
+        let Some((kind, member)) = format1::source(name) else { return };
+        let Some(items @ Json::Object(_)) = description.get(member) else { return };
+        let used = Used { kind: Kind::Source, name: kind };
+        if let Some(schema) = self.module(used, path) {
+            self.check(used, "", &schema.options, &json!({"items": items.to_value()}), path);
+        }
+    }
+
+    fn source2(&mut self, name: &str, description: &Json, path: &JsonPath) {
+        let used = Used { kind: Kind::Source, name };
+        if let Some(schema) = self.module(used, path)
+            && let Json::Object(_) = description
+        {
+            self.check(used, "", &schema.options, &description.to_value(), path);
+        }
+    }
+
+    fn stage2(&mut self, stage: &Json, path: &JsonPath) {
+        if let Some(name) = stage.get("type").and_then(Json::as_str) {
+            let used = Used { kind: Kind::Stage, name };
+            if let Some(schema) = self.module(used, &path.key("type")) {
+                self.options(used, &schema, stage, path);
+                self.stage_members(used, &schema, stage, path);
             }
-            let Some(module) = modules.input(&input.kind) else { continue };
-            let schema = module.schema();
-            if !schema.origins.is_empty() && !schema.origins.contains(&input.origin.as_str()) {
-                let message = format!("`{}` does not take content from `{}`", input.kind, input.origin);
-                let hint = schema.origins.first().map(|origin| format!("its origin is `{origin}`"));
-                self.findings.hinted(&path.key("origin"), message, hint);
-            }
-            let references = find(self.document, &path.key("references")).map_or(Value::Null, Json::to_value);
-            self.check(
-                Kind::Input,
-                &input.kind,
-                "references",
-                || schema.references.clone(),
-                &references,
-                &path.key("references"),
-            );
-            let options = Value::Object(to_map(&input.options));
-            self.check(
-                Kind::Input,
-                &input.kind,
-                "options",
-                || Some(schema.options.clone()),
-                &options,
-                &path.key("options"),
-            );
         }
-        let devices = stage.path.key("devices");
-        for (name, device) in &stage.devices {
+        let inputs = path.key("inputs");
+        for (name, input) in members(stage, "inputs") {
+            self.input(input, &inputs.key(name));
+        }
+        let devices = path.key("devices");
+        for (name, device) in members(stage, "devices") {
             let path = devices.key(name);
-            if self.known(
-                Kind::Device,
-                &device.kind,
-                modules.devices.iter().map(|module| module.name()),
-                &path.key("type"),
-            ) {
-                let schema = || modules.device(&device.kind).map(|module| module.schema().options);
-                let options = Value::Object(to_map(&device.options));
-                self.check(Kind::Device, &device.kind, "options", schema, &options, &path.key("options"));
+            let Some(name) = device.get("type").and_then(Json::as_str) else { continue };
+            let used = Used { kind: Kind::Device, name };
+            if let Some(schema) = self.module(used, &path.key("type")) {
+                self.options(used, &schema, device, &path);
             }
         }
-        let mounts = stage.path.key("mounts");
-        for (index, mount) in stage.mounts.iter().enumerate() {
+        let mounts = path.key("mounts");
+        for (index, mount) in items(stage, "mounts") {
             let path = mounts.index(index);
-            if self.known(
-                Kind::Mount,
-                &mount.kind,
-                modules.mounts.iter().map(|module| module.name()),
-                &path.key("type"),
-            ) {
-                let schema = modules.mount(&mount.kind).map(|module| module.schema()).unwrap_or_default();
-                let written = find(self.document, &path);
-                for member in schema.required_members {
-                    if written.is_none_or(|mount| mount.get(member).is_none()) {
-                        let message = format!("`{member}` is missing: `{}` needs it", mount.kind);
-                        self.findings.add(&path, message);
-                    }
+            let Some(name) = mount.get("type").and_then(Json::as_str) else { continue };
+            let used = Used { kind: Kind::Mount, name };
+            let Some(schema) = self.module(used, &path.key("type")) else { continue };
+            for member in schema.required_members {
+                if mount.get(member).is_none() {
+                    self.findings.add(&path, format!("`{member}` is missing: `{name}` needs it"));
                 }
-                let schema = || Some(schema.options.clone());
-                let options = Value::Object(to_map(&mount.options));
-                self.check(Kind::Mount, &mount.kind, "options", schema, &options, &path.key("options"));
             }
+            self.options(used, &schema, mount, &path);
         }
     }
 
-    fn stage_members(&mut self, stage: &Stage, format: Format) {
-        let Some(module) = self.modules.stage(&stage.name) else { return };
-        let schema: std::cell::OnceCell<ModuleSchema> = std::cell::OnceCell::new();
-        let schema = || schema.get_or_init(module.schema);
-        let options = Value::Object(to_map(&stage.options));
-        let path = &stage.path;
-        self.check(
-            Kind::Stage,
-            &stage.name,
-            "options",
-            || Some(schema().options.clone()),
-            &options,
-            &path.key("options"),
-        );
-        if format == Format::One {
-            return;
+    fn input(&mut self, input: &Json, path: &JsonPath) {
+        let Some(name) = input.get("type").and_then(Json::as_str) else { return };
+        let used = Used { kind: Kind::Input, name };
+        let Some(schema) = self.module(used, &path.key("type")) else { return };
+        let origin = input.get("origin").and_then(Json::as_str);
+        if let Some(origin) = origin.filter(|_| !schema.origins.is_empty())
+            && !schema.origins.contains(&origin)
+        {
+            let message = format!("`{name}` does not take content from `{origin}`");
+            let hint = schema.origins.first().map(|origin| format!("its origin is `{origin}`"));
+            self.findings.hinted(&path.key("origin"), message, hint);
         }
-        if !stage.inputs.is_empty() {
-            let path = path.key("inputs");
-            let value = find(self.document, &path).map_or(Value::Null, Json::to_value);
-            match &schema().inputs {
-                Some(inputs) => {
-                    self.check(Kind::Stage, &stage.name, "inputs", || Some(inputs.clone()), &value, &path);
-                }
-                None => self.findings.add(&path, format!("`{}` takes no inputs", stage.name)),
+        if let (Some(references), Some(schema)) = (input.get("references"), &schema.references) {
+            self.check(used, "references", schema, &references.to_value(), &path.key("references"));
+        }
+        self.options(used, &schema, input, path);
+    }
+
+    /// Checks the `options` of a description.
+    fn options(&mut self, used: Used<'_>, schema: &ModuleSchema, description: &Json, path: &JsonPath) {
+        let options = match description.get("options") {
+            None => json!({}),
+            Some(options @ Json::Object(_)) => options.to_value(),
+            Some(_) => return,
+        };
+        self.check(used, "options", &schema.options, &options, &path.key("options"));
+    }
+
+    fn stage_members(&mut self, used: Used<'_>, schema: &ModuleSchema, stage: &Json, path: &JsonPath) {
+        match (stage.get("inputs"), &schema.inputs) {
+            (Some(Json::Object(inputs)), None) if !inputs.is_empty() => {
+                self.findings.add(&path.key("inputs"), format!("`{}` takes no inputs", used.name));
             }
-        } else if let Some(inputs) = schema().inputs.clone() {
-            self.check(Kind::Stage, &stage.name, "inputs", || Some(inputs), &json!({}), path);
+            (Some(value @ Json::Object(inputs)), Some(schema)) if !inputs.is_empty() => {
+                self.check(used, "inputs", schema, &value.to_value(), &path.key("inputs"));
+            }
+            (None | Some(Json::Object(_)), Some(schema)) => {
+                self.check(used, "inputs", schema, &json!({}), path);
+            }
+            _ => {}
         }
-        let members = [("devices", &schema().devices, json!({})), ("mounts", &schema().mounts, json!([]))];
+        let members = [("devices", &schema.devices, json!({})), ("mounts", &schema.mounts, json!([]))];
         for (member, schema, absent) in members {
-            if let Some(schema) = schema.clone() {
-                let path = path.key(member);
-                let value = find(self.document, &path).map_or(absent, Json::to_value);
-                self.check(Kind::Stage, &stage.name, member, || Some(schema), &value, &path);
+            let Some(schema) = schema else { continue };
+            let value = stage.get(member).map_or_else(|| absent.clone(), Json::to_value);
+            // Of another type it was refused already.
+            if value.is_object() == absent.is_object() {
+                self.check(used, member, schema, &value, &path.key(member));
             }
         }
     }
 
     fn check(
         &mut self,
-        kind: Kind,
-        name: &str,
+        used: Used<'_>,
         member: &'static str,
-        schema: impl FnOnce() -> Option<Value>,
+        schema: &Value,
         value: &Value,
         path: &JsonPath,
     ) {
-        let compiled = self.compiled.entry((kind, name.to_owned(), member));
-        let compiled = compiled.or_insert_with(|| schema().and_then(Compiled::new));
-        let Some(Compiled { validator, schema }) = compiled else { return };
-        let faults: Vec<_> = validator
-            .iter_errors(value)
-            .map(|error| {
-                let mut path = path.clone();
-                path.0.extend(error.instance_path().iter().map(|segment| match segment {
-                    LocationSegment::Property(key) => Step::Key(key.to_string()),
-                    LocationSegment::Index(index) => Step::Index(index),
-                }));
-                let mut hint = format!("`kiln modules show {name}` documents what it takes");
-                // The unknown key itself is shown, not the object that it is in.
-                let (place, message) = match error.kind() {
-                    ValidationErrorKind::AdditionalProperties { unexpected } => {
-                        if let [key] = unexpected.as_slice()
-                            && let Some(near) =
-                                did_you_mean(key, options_beside(schema, error.schema_path().as_str()))
-                        {
-                            hint = near;
-                        }
-                        let keys = list(unexpected.iter().map(String::as_str));
-                        (unexpected.first().map(|key| path.key(key)), format!("unknown option {keys}"))
-                    }
-                    _ => (None, shorten(&error.to_string())),
-                };
-                Finding { path, place, message, hint: Some(hint) }
-            })
-            .collect();
-        self.findings.0.extend(faults);
+        let compiled = self.compiled.entry((used.kind, used.name.to_owned(), member));
+        let Some(Compiled { validator, schema }) = compiled.or_insert_with(|| Compiled::new(schema)) else {
+            return;
+        };
+        if validator.is_valid(value) {
+            return;
+        }
+        let help = format!("`kiln modules show {}` documents what it takes", used.name);
+        for error in validator.iter_errors(value) {
+            self.findings.0.extend(words::findings(&error, schema, path, &help));
+        }
     }
-}
-
-/// What the document says at a path.
-fn find<'d>(document: &'d Json, path: &JsonPath) -> Option<&'d Json> {
-    path.0.iter().try_fold(document, |value, step| match (step, value) {
-        (Step::Key(key), Json::Object(members)) => members.get(key),
-        (Step::Index(index), Json::Array(items)) => items.get(*index),
-        _ => None,
-    })
-}
-
-/// Cuts the quoted value out of a message that would fill the screen.
-fn shorten(message: &str) -> String {
-    const LONGEST: usize = 300;
-    if message.chars().count() <= LONGEST {
-        return message.to_owned();
-    }
-    let head: String = message.chars().take(LONGEST / 2).collect();
-    let tail: Vec<char> = message.chars().rev().take(LONGEST / 3).collect();
-    format!("{head} … {}", tail.into_iter().rev().collect::<String>())
 }
 
 #[cfg(test)]
@@ -294,6 +293,7 @@ mod tests {
             schema: stage_schema,
             run: |_| Err(ModuleError::invalid("never run")),
         }],
+        assemblers: &[],
         sources: &[],
         inputs: &[&Files],
         devices: &[],

@@ -96,29 +96,14 @@ impl Input {
         Ok(loaded)
     }
 
+    /// Reads the definition, or gives everything that is wrong with it.
+    pub(crate) fn definition(&self) -> Result<Definition, Vec<kiln_resolve::Finding>> {
+        Definition::parse(&self.text, Path::new(&self.name), self.format.unwrap_or(Format::Toml))
+    }
+
     /// Resolves the definition.
     pub(crate) fn resolve(&self, resolving: &Resolving<'_>) -> CliResult<Resolution> {
-        let format = self.format.unwrap_or(Format::Toml);
-        let definition =
-            Definition::parse(&self.text, Path::new(&self.name), format).map_err(|findings| {
-                let mut error = match findings.as_slice() {
-                    [finding] => CliError::new(Kind::Usage, finding.message.clone()),
-                    _ => CliError::new(Kind::Usage, format!("the definition has {} errors", findings.len())),
-                };
-                let single = findings.len() == 1;
-                for finding in &findings {
-                    let place = located(finding);
-                    error = match (single, &finding.hint) {
-                        (true, Some(hint)) => error.place(place).hint(hint.clone()),
-                        (true, None) => error.place(place),
-                        (false, Some(hint)) => {
-                            error.place(format!("{}\n{place}\nhint: {hint}", finding.message))
-                        }
-                        (false, None) => error.place(format!("{}\n{place}", finding.message)),
-                    };
-                }
-                error
-            })?;
+        let definition = self.definition().map_err(|findings| definition_error(&findings))?;
         let progress = |progress: Progress<'_>| match progress {
             Progress::Line(line) => (resolving.note)(line),
             Progress::Warning(warning) => (resolving.note)(&format!("warning: {warning}")),
@@ -135,6 +120,25 @@ impl Input {
         };
         resolve(&definition, &resolver).map_err(|error| resolve_error(&error))
     }
+}
+
+/// The error for a definition with faults.
+pub(crate) fn definition_error(findings: &[kiln_resolve::Finding]) -> CliError {
+    let mut error = match findings {
+        [finding] => CliError::new(Kind::Usage, finding.message.clone()),
+        _ => CliError::new(Kind::Usage, format!("the definition has {} errors", findings.len())),
+    };
+    let single = findings.len() == 1;
+    for finding in findings {
+        let place = located(finding);
+        error = match (single, &finding.hint) {
+            (true, Some(hint)) => error.place(place).hint(hint.clone()),
+            (true, None) => error.place(place),
+            (false, Some(hint)) => error.place(format!("{}\n{place}\nhint: {hint}", finding.message)),
+            (false, None) => error.place(format!("{}\n{place}", finding.message)),
+        };
+    }
+    error
 }
 
 fn located(finding: &kiln_resolve::Finding) -> String {

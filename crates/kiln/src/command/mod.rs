@@ -12,6 +12,7 @@ mod resolve;
 mod session;
 mod size;
 mod tree;
+mod validate;
 
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -52,6 +53,8 @@ enum Command {
     Resolve(resolve::Arguments),
     /// Compare trees, or print the digest of one
     Tree(tree::Arguments),
+    /// Say everything that is wrong with a manifest or a definition
+    Validate(validate::Arguments),
 }
 
 /// The `kiln` program.
@@ -68,6 +71,7 @@ pub(crate) fn main(arguments: Vec<OsString>) -> ExitCode {
         Command::Modules(arguments) => modules::run(&arguments),
         Command::Resolve(arguments) => resolve::run(&arguments),
         Command::Tree(arguments) => tree::run(&arguments),
+        Command::Validate(arguments) => validate::run(&arguments),
     })
 }
 

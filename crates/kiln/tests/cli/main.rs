@@ -15,4 +15,5 @@ mod monitors;
 mod osbuild;
 mod tree;
 mod trouble;
+mod validate;
 mod world;

@@ -117,9 +117,9 @@ fn root_unknown_key() {
     exit code 2
     --- stderr
     error: unknown option `path`
-      --> manifest.json:11:21 (.pipelines[0].stages[0].options)
+      --> manifest.json:11:13 (.pipelines[0].stages[0].options)
                   "path": 1
-                          ^
+                  ^^^^^^
     hint: did you mean `paths`?
     "#);
 }
@@ -132,7 +132,7 @@ fn root_wrong_option() {
     assert_shown!(world, refused_value(&world, &stage(wrong)), @r#"
     exit code 2
     --- stderr
-    error: "yes" is not of type "boolean"
+    error: expected a boolean, found a string
       --> manifest.json:13:28 (.pipelines[0].stages[0].options.paths[0].parents)
                       "parents": "yes"
                                  ^^^^^
@@ -142,7 +142,7 @@ fn root_wrong_option() {
     assert_shown!(world, refused_value(&world, &stage(missing)), @r#"
     exit code 2
     --- stderr
-    error: "hostname" is a required property
+    error: `hostname` is missing
       --> manifest.json:9:11 (.pipelines[0].stages[0].options)
                 "options": {}
                 ^^^^^^^^^
@@ -169,9 +169,9 @@ fn root_several_findings() {
                 "options": 1
                            ^
       unknown key `bild`
-      --> manifest.json:23:15 (.pipelines[1])
+      --> manifest.json:23:7 (.pipelines[1])
             "bild": "name:tree"
-                    ^^^^^^^^^^^
+            ^^^^^^
       hint: did you mean `build`?
     "#);
     let bad = manifest(&[pipeline(
@@ -190,7 +190,7 @@ fn root_several_findings() {
                 "type": "org.osbuild.hostnam"
                         ^^^^^^^^^^^^^^^^^^^^^
       hint: did you mean `org.osbuild.hostname`?
-      1 is not of type "string"
+      expected a string, found an integer
       --> manifest.json:15:25 (.pipelines[0].stages[1].options.paths[0].path)
                       "path": 1
                               ^
