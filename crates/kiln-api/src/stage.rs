@@ -189,4 +189,6 @@ pub struct Runner {
     /// Everything it changes must lie below `/etc`, `/run` (but not `/run/osbuild`), `/tmp` or `/var`:
     /// the result is captured from there once and reused by later stages with the same build root.
     pub prepare: fn(&Path) -> Result<(), ModuleError>,
+    /// Variables that it adds to the environment of the stage.
+    pub environment: &'static [(&'static str, &'static str)],
 }

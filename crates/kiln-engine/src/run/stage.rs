@@ -127,8 +127,11 @@ impl StageRun<'_> {
     ) -> Result<(Ended, String), RunError> {
         let context = self.context;
         let epoch = self.pipeline.source_epoch.map(|epoch| epoch.to_string());
-        let environment: Vec<(&str, &str)> =
+        let mut environment: Vec<(&str, &str)> =
             epoch.iter().map(|epoch| ("SOURCE_DATE_EPOCH", epoch.as_str())).collect();
+        // A stage in a prepared build root is executed without the runner.
+        environment
+            .extend(context.modules.runner(self.runner).into_iter().flat_map(|runner| runner.environment));
         let capabilities =
             context.modules.stage(&stage.name).map(|module| module.capabilities).unwrap_or_default();
         let plan = StageRoot {
