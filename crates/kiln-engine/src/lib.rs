@@ -7,9 +7,11 @@
 //! - [`plan`]: what must be fetched and built, and why.
 //! - [`run`]: carries out a plan.
 //! - [`event`]: what happens, for presenters.
+//! - [`index`]: which modules there are, and what they say of themselves.
 //! - [`runner`]: which runner prepares a build root.
 
 pub mod event;
+pub mod index;
 pub mod manifest;
 pub mod plan;
 pub mod recipe;

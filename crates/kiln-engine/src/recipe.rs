@@ -179,7 +179,7 @@ mod tests {
 
     /// Id and recipe of each pipeline.
     fn assigned(document: &Value, code: &str, host: &str) -> Vec<(String, String)> {
-        let mut manifest = load(&document.to_string()).expect("valid").manifest;
+        let mut manifest = load(&document.to_string()).expect("valid");
         assign(&mut manifest, code, host);
         manifest
             .pipelines

@@ -69,7 +69,7 @@ fn ids_equal_the_references_for_every_manifest() {
     for (name, expected) in expected {
         let text = read_gzip(&suite.join("manifests").join(format!("{name}.json.gz")));
         let loaded = load(&text).unwrap_or_else(|error| panic!("{name}: {error}: {error:?}"));
-        let actual = ids(&loaded.manifest);
+        let actual = ids(&loaded);
         for (pipeline, expected) in expected["pipelines"].as_object().expect("an object") {
             assert_eq!(&actual["pipelines"][pipeline], expected, "{name}: pipeline {pipeline}");
         }

@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 
 use kiln_api::module::Modules;
-use kiln_engine::manifest::{Id, Loaded, load};
+use kiln_engine::manifest::{Id, Manifest, load};
 use kiln_engine::plan::{Cached, PlanError, Request, plan};
 use serde_json::json;
 
@@ -33,7 +33,7 @@ impl Cached for Cache {
     }
 }
 
-fn manifest() -> Loaded {
+fn manifest() -> Manifest {
     let files = |items: &[&str]| json!({"packages": {"type": "org.osbuild.files", "origin": "org.osbuild.source", "references": items}});
     let document = json!({
         "version": "2",
@@ -56,7 +56,7 @@ fn manifest() -> Loaded {
 fn planned(cache: &Cache, exports: &[&str]) -> String {
     let request =
         Request { exports: exports.iter().map(|name| (*name).to_owned()).collect(), ..Request::default() };
-    plan(&manifest().manifest, &NO_MODULES, &request, cache).expect("a plan").to_string()
+    plan(&manifest(), &NO_MODULES, &request, cache).expect("a plan").to_string()
 }
 
 #[test]
@@ -73,7 +73,7 @@ fn an_empty_cache_means_everything_that_the_export_needs_and_nothing_else() {
 
 #[test]
 fn a_cached_tree_needs_neither_its_sources_nor_its_stages() {
-    let manifest = manifest().manifest;
+    let manifest = manifest();
     let tree = manifest.pipelines["tree"].id().expect("an id").to_string();
     let cache = Cache { objects: HashSet::from([tree]), ..Cache::default() };
     insta::assert_snapshot!(planned(&cache, &["image"]), @r"
@@ -87,7 +87,7 @@ fn a_cached_tree_needs_neither_its_sources_nor_its_stages() {
 
 #[test]
 fn a_build_resumes_after_the_last_cached_stage() {
-    let manifest = manifest().manifest;
+    let manifest = manifest();
     let first = manifest.pipelines["tree"].stages[0].id.to_string();
     let cache = Cache { objects: HashSet::from([first]), items: HashSet::from(["sha256:a"]) };
     insta::assert_snapshot!(planned(&cache, &["tree"]), @r"
@@ -100,7 +100,7 @@ fn a_build_resumes_after_the_last_cached_stage() {
 
 #[test]
 fn a_finished_export_needs_nothing() {
-    let manifest = manifest().manifest;
+    let manifest = manifest();
     let image = manifest.pipelines["image"].id().expect("an id").to_string();
     let cache = Cache { objects: HashSet::from([image]), ..Cache::default() };
     insta::assert_snapshot!(planned(&cache, &["image"]), @r"
@@ -112,7 +112,7 @@ fn a_finished_export_needs_nothing() {
 #[test]
 fn everything_can_be_prefetched() {
     let request = Request { everything: true, ..Request::default() };
-    let plan = plan(&manifest().manifest, &NO_MODULES, &request, &Cache::default()).expect("a plan");
+    let plan = plan(&manifest(), &NO_MODULES, &request, &Cache::default()).expect("a plan");
     insta::assert_snapshot!(plan.to_string(), @r"
     fetch   org.osbuild.curl: 4 items, size unknown (for everything)
     ");
@@ -121,7 +121,7 @@ fn everything_can_be_prefetched() {
 #[test]
 fn an_unknown_export_names_what_there_is() {
     let request = Request { exports: vec!["imag".to_owned()], ..Request::default() };
-    let error = plan(&manifest().manifest, &NO_MODULES, &request, &Cache::default()).expect_err("unknown");
+    let error = plan(&manifest(), &NO_MODULES, &request, &Cache::default()).expect_err("unknown");
     let known = ["build", "other", "tree", "image"].map(str::to_owned).to_vec();
     assert_eq!(error, PlanError::UnknownPipeline { name: "imag".to_owned(), known });
 }
@@ -142,7 +142,7 @@ fn sources_can_be_fetched_first() {
         (&["other"], &[], &["other"]),
     ];
     for (exports, items, builds) in cases {
-        let manifest = manifest().manifest;
+        let manifest = manifest();
         let cache = Cache { items: HashSet::from(["sha256:b"]), ..Cache::default() };
         let plan = plan(&manifest, &NO_MODULES, &sources_first(exports), &cache).expect("a plan");
         let [fetch] = plan.fetches.as_slice() else { panic!("{exports:?}: {:?}", plan.fetches) };
@@ -160,7 +160,7 @@ fn sources_can_be_fetched_first() {
 #[test]
 fn everything_can_be_prefetched_source_by_source() {
     let request = Request { everything: true, ..sources_first(&[]) };
-    let plan = plan(&manifest().manifest, &NO_MODULES, &request, &Cache::default()).expect("a plan");
+    let plan = plan(&manifest(), &NO_MODULES, &request, &Cache::default()).expect("a plan");
     assert_eq!(plan.fetches.len(), 1);
     assert_eq!(plan.fetches[0].items.len(), 4);
 }
@@ -173,7 +173,7 @@ fn pipelines_can_be_built_in_the_references_order() {
         {"type": "org.osbuild.copy", "inputs": input("first")},
         {"type": "org.osbuild.copy", "inputs": input("second")},
     ]}]});
-    let manifest = load(&document.to_string()).expect("a valid manifest").manifest;
+    let manifest = load(&document.to_string()).expect("a valid manifest");
     let built = |request: &Request| -> Vec<String> {
         let plan = plan(&manifest, &NO_MODULES, request, &Cache::default()).expect("a plan");
         plan.builds.into_iter().map(|build| build.pipeline).collect()

@@ -17,7 +17,7 @@ const SOURCES: &[(&str, &str)] =
     &[("org.osbuild.curl", "urls"), ("org.osbuild.librepo", "items"), ("org.osbuild.ostree", "commits")];
 
 /// The source that a name of format 1 means, and the member that holds its items.
-pub(super) fn source(name: &str) -> Option<(&'static str, &'static str)> {
+pub fn source1(name: &str) -> Option<(&'static str, &'static str)> {
     let kind = if name == "org.osbuild.files" { "org.osbuild.curl" } else { name };
     SOURCES.iter().copied().find(|(known, _)| *known == kind)
 }
@@ -208,7 +208,7 @@ impl Loader<'_> {
 
     fn source(&mut self, name: &str, description: &Json, path: &JsonPath) {
         let Some(object) = self.findings.object(description, path) else { return };
-        let Some((kind, member)) = source(name) else {
+        let Some((kind, member)) = source1(name) else {
             let hint = did_you_mean(name, SOURCES.iter().map(|(known, _)| *known));
             self.findings.hinted(path, format!("unknown source `{name}`"), hint);
             return;

@@ -17,14 +17,15 @@ mod words;
 use std::collections::HashSet;
 
 use indexmap::IndexMap;
-use kiln_api::module::Modules;
 
 pub use describe::describe;
 pub use finding::{Finding, did_you_mean, list, nearest};
+pub use format1::source1;
 pub use id::Id;
 use json::{Json, Object, SyntaxError};
 use place::JsonPath;
 
+use crate::index::Index;
 use crate::manifest::finding::Findings;
 
 /// The origin of inputs that come from pipelines.
@@ -208,41 +209,57 @@ pub enum LoadError {
     Invalid(Vec<Finding>),
 }
 
-/// A manifest and the document it was read from.
-#[derive(Clone, Debug)]
-pub struct Loaded {
-    /// The document, for validation.
-    pub document: Json,
-    /// What it says.
-    pub manifest: Manifest,
+/// Reads a manifest of either format. Neither modules nor their options are looked at: ids need none.
+pub fn load(text: &str) -> Result<Manifest, LoadError> {
+    let (document, format) = parse(text)?;
+    let (manifest, findings) = read(&document, format);
+    if findings.is_empty() { Ok(manifest) } else { Err(LoadError::Invalid(findings)) }
 }
 
-/// Reads a manifest of either format.
-pub fn load(text: &str) -> Result<Loaded, LoadError> {
-    let (loaded, findings) = read(text)?;
-    if findings.is_empty() { Ok(loaded) } else { Err(LoadError::Invalid(findings)) }
+/// Reads a manifest whose modules and options are to be right, too.
+///
+/// What is wrong by the schemas comes first and alone, as in the reference; see [`check`] for all of it.
+pub fn load_valid(text: &str, index: &Index) -> Result<Manifest, LoadError> {
+    let (document, format) = parse(text)?;
+    let findings = validate::validate(&document.to_value(), format, index);
+    if !findings.is_empty() {
+        return Err(LoadError::Invalid(findings));
+    }
+    let (manifest, findings) = read(&document, format);
+    if findings.is_empty() { Ok(manifest) } else { Err(LoadError::Invalid(findings)) }
 }
 
 /// Everything that is wrong with a manifest: with itself, and with the modules and options in it.
-pub fn check(text: &str, modules: &Modules) -> Result<Vec<Finding>, LoadError> {
-    let (loaded, mut findings) = read(text)?;
-    let known: HashSet<JsonPath> = findings.iter().map(|finding| finding.path.clone()).collect();
-    let of_modules = validate::validate(&loaded.document, &loaded.manifest, modules);
-    // What cannot be loaded is not blamed a second time, for not fitting the schema.
-    findings.extend(of_modules.into_iter().filter(|finding| !known.contains(&finding.path)));
+pub fn check(text: &str, index: &Index) -> Result<Vec<Finding>, LoadError> {
+    let (document, format) = parse(text)?;
+    let mut findings = validate::validate(&document.to_value(), format, index);
+    let known: HashSet<JsonPath> = findings.iter().map(|finding| finding.target().path.clone()).collect();
+    let (_, of_loading) = read(&document, format);
+    // What does not fit the schema is not blamed a second time, for not being loadable.
+    findings.extend(of_loading.into_iter().filter(|finding| !known.contains(finding.target().path)));
     Ok(findings)
 }
 
-/// Reads a manifest as far as it makes sense, and what is wrong with it.
-fn read(text: &str) -> Result<(Loaded, Vec<Finding>), LoadError> {
+fn parse(text: &str) -> Result<(Json, Format), LoadError> {
     let document = Json::parse(text).map_err(LoadError::Syntax)?;
     let object = document.as_object().ok_or(LoadError::Unsupported)?;
-    let mut findings = Findings::default();
-    let manifest = match object.get("version") {
-        None => format1::load(object, &mut findings),
-        Some(Json::String(version)) if version == "1" => format1::load(object, &mut findings),
-        Some(Json::String(version)) if version == "2" => format2::load(object, &mut findings),
+    let format = match object.get("version") {
+        None => Format::One,
+        Some(Json::String(version)) if version == "1" => Format::One,
+        Some(Json::String(version)) if version == "2" => Format::Two,
         Some(_) => return Err(LoadError::Unsupported),
     };
-    Ok((Loaded { document, manifest }, findings.0))
+    Ok((document, format))
+}
+
+/// Reads a manifest as far as it makes sense, and what is wrong with it.
+fn read(document: &Json, format: Format) -> (Manifest, Vec<Finding>) {
+    let mut findings = Findings::default();
+    let empty = Object::new();
+    let object = document.as_object().unwrap_or(&empty);
+    let manifest = match format {
+        Format::One => format1::load(object, &mut findings),
+        Format::Two => format2::load(object, &mut findings),
+    };
+    (manifest, findings.0)
 }

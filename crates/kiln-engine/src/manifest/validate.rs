@@ -1,34 +1,49 @@
-//! Checks the modules of a manifest and their options against the modules' schemas.
+//! Checks a manifest against the schema of its format, and every module in it against the module's own schema.
 //!
 //! Everything is checked and every fault reported. What a schema is held against is what the document says, before
-//! references are resolved and absent members filled in: a schema tells `[]` from `{}`, the manifest does not. So a
-//! document that cannot be loaded is checked as far as it goes; that a member has the wrong type is left to whoever
-//! loads it. A schema is made and compiled once for each module, however many stages use it.
+//! references are resolved and absent members filled in: a schema tells `[]` from `{}`, the manifest does not. A
+//! schema is made and compiled once for each module, however many stages use it.
+//!
+//! Each finding has the path that the reference reports, which for mounts has their name where the document has
+//! their place in a list, and the place in the document where they differ.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::rc::Rc;
 
-use jsonschema::Validator;
-use kiln_api::module::{Kind, ModuleSchema, Modules};
-use serde_json::{Value, json};
+use jsonschema::{ValidationError, Validator};
+use kiln_api::module::Kind;
+use serde_json::Value;
 
-use super::finding::{Finding, Findings, did_you_mean};
-use super::json::Json;
+use super::finding::{Finding, did_you_mean};
 use super::place::JsonPath;
-use super::{Format, Manifest, format1, words};
+use super::{Format, source1, words};
+use crate::index::{Description, Draft, Index, Origin, Unusable};
 
-/// Everything that is wrong with the modules and options of a manifest.
-pub fn validate(document: &Json, manifest: &Manifest, modules: &Modules) -> Vec<Finding> {
+/// The schemas of the formats, without the modules.
+const STRUCTURE_1: &str = include_str!("structure1.json");
+const STRUCTURE_2: &str = include_str!("structure2.json");
+
+/// The schema of a format: what a manifest looks like, whatever modules there are.
+pub fn structure(format: Format) -> Value {
+    let text = match format {
+        Format::One => STRUCTURE_1,
+        Format::Two => STRUCTURE_2,
+    };
+    serde_json::from_str(text).unwrap_or_default()
+}
+
+/// Everything that is wrong with a document of a format by the schemas of the format and of its modules.
+pub fn validate(document: &Value, format: Format, index: &Index) -> Vec<Finding> {
     let mut checker =
-        Checker { modules, findings: Findings::default(), schemas: HashMap::new(), compiled: HashMap::new() };
-    let root = JsonPath::default();
-    match manifest.format {
+        Checker { index, format, seen: HashSet::new(), findings: Vec::new(), compiled: HashMap::new() };
+    let root = Path::default();
+    if let Some(compiled) = Compiled::new(structure(format), Draft::Four, "") {
+        checker.check(&compiled, document, &root);
+    }
+    match format {
         Format::One => {
             if let Some(pipeline) = document.get("pipeline") {
                 checker.pipeline1(pipeline, &root.key("pipeline"));
-            }
-            for (name, description) in members(document, "sources") {
-                checker.source1(name, description, &root.key("sources").key(name));
             }
         }
         Format::Two => {
@@ -38,240 +53,233 @@ pub fn validate(document: &Json, manifest: &Manifest, modules: &Modules) -> Vec<
                     checker.stage2(stage, &path.index(index));
                 }
             }
-            for (name, description) in members(document, "sources") {
-                checker.source2(name, description, &root.key("sources").key(name));
-            }
         }
     }
-    checker.findings.0
+    for (name, description) in members(document, "sources") {
+        checker.source(name, description, &root.key("sources").key(name));
+    }
+    checker.findings
 }
 
 /// The members of an object in an object.
-fn members<'d>(object: &'d Json, key: &str) -> impl Iterator<Item = (&'d String, &'d Json)> {
-    object.get(key).and_then(Json::as_object).into_iter().flatten()
+fn members<'d>(object: &'d Value, key: &str) -> impl Iterator<Item = (&'d String, &'d Value)> {
+    object.get(key).and_then(Value::as_object).into_iter().flatten()
 }
 
 /// The items of an array in an object.
-fn items<'d>(object: &'d Json, key: &str) -> impl Iterator<Item = (usize, &'d Json)> {
-    let items = match object.get(key) {
-        Some(Json::Array(items)) => items.as_slice(),
-        _ => &[],
-    };
-    items.iter().enumerate()
+fn items<'d>(object: &'d Value, key: &str) -> impl Iterator<Item = (usize, &'d Value)> {
+    object.get(key).and_then(Value::as_array).into_iter().flatten().enumerate()
 }
 
-/// A module and the member of its description that a schema is for.
-type Key = (Kind, String, &'static str);
+/// Where something stands: as the reference says it, and in the document.
+#[derive(Clone, Default)]
+struct Path {
+    reported: JsonPath,
+    place: JsonPath,
+}
 
-struct Checker<'a> {
-    modules: &'a Modules,
-    findings: Findings,
-    schemas: HashMap<(Kind, String), Rc<ModuleSchema>>,
-    compiled: HashMap<Key, Option<Compiled>>,
+impl Path {
+    fn key(&self, key: &str) -> Self {
+        Self { reported: self.reported.key(key), place: self.place.key(key) }
+    }
+
+    fn index(&self, index: usize) -> Self {
+        Self { reported: self.reported.index(index), place: self.place.index(index) }
+    }
 }
 
 /// A schema that is ready to be used, and its text, for suggestions.
 struct Compiled {
     validator: Validator,
     schema: Value,
+    /// Where more is to be found; empty for nowhere.
+    help: String,
+    /// Members that may not be left out: nothing would be too little of them.
+    needed: Vec<Needed>,
+}
+
+/// A member that may not be left out.
+struct Needed {
+    member: &'static str,
+    validator: Validator,
+    schema: Value,
+    /// What stands for the member when it is left out.
+    nothing: Value,
 }
 
 impl Compiled {
-    /// An invalid schema of a native module is caught by the modules' own tests.
-    fn new(schema: &Value) -> Option<Self> {
-        Some(Self { validator: jsonschema::draft202012::new(schema).ok()?, schema: schema.clone() })
+    /// None for a schema that is none; such a one of a native module is caught by the modules' own tests.
+    fn new(schema: Value, draft: Draft, help: &str) -> Option<Self> {
+        let validator = compile(&schema, draft).ok()?;
+        Some(Self { validator, schema, help: help.to_owned(), needed: Vec::new() })
+    }
+
+    fn of(description: &Description, format: Format) -> Result<Self, String> {
+        let name = &description.name;
+        let schema = description
+            .schema(format)
+            .ok_or_else(|| "it says nothing of what it takes in this format of manifest".to_owned())?;
+        let validator =
+            compile(&schema, description.draft()).map_err(|error| format!("its schema is wrong: {error}"))?;
+        let needed = |(member, schema, nothing): (&'static str, &Value, Value)| {
+            let validator = compile(schema, description.draft()).ok()?;
+            let enough = validator.is_valid(&nothing);
+            (!enough).then(|| Needed { member, validator, schema: schema.clone(), nothing })
+        };
+        let help = format!("`kiln modules show {name}` documents what it takes");
+        let needed = description.absent_members().into_iter().filter_map(needed).collect();
+        Ok(Self { validator, schema, help, needed })
     }
 }
 
-/// A module of a manifest.
-#[derive(Clone, Copy)]
-struct Used<'n> {
-    kind: Kind,
-    name: &'n str,
+fn compile(schema: &Value, draft: Draft) -> Result<Validator, Box<ValidationError<'static>>> {
+    match draft {
+        Draft::Four => jsonschema::draft4::new(schema),
+        Draft::Of2020 => jsonschema::draft202012::new(schema),
+    }
+    .map_err(Box::new)
+}
+
+struct Checker<'a> {
+    index: &'a Index,
+    format: Format,
+    /// What was found already, by path and message: a fault of a stage may be one of the manifest's format too.
+    seen: HashSet<(JsonPath, String)>,
+    findings: Vec<Finding>,
+    compiled: HashMap<(Kind, String), Result<Rc<Compiled>, Unusable>>,
 }
 
 impl Checker<'_> {
-    /// The schema of a module by its name in the manifest; a finding if there is none.
-    fn module(&mut self, used: Used<'_>, path: &JsonPath) -> Option<Rc<ModuleSchema>> {
-        let Used { kind, name } = used;
-        if let Some(schema) = self.schemas.get(&(kind, name.to_owned())) {
-            return Some(schema.clone());
-        }
-        let modules = *self.modules;
-        let schema = match kind {
-            Kind::Stage => modules.stage(name).map(|module| (module.schema)()),
-            Kind::Source => modules.source(name).map(|module| module.schema()),
-            Kind::Input => modules.input(name).map(|module| module.schema()),
-            Kind::Device => modules.device(name).map(|module| module.schema()),
-            Kind::Mount => modules.mount(name).map(|module| module.schema()),
-            Kind::Assembler | Kind::Runner => None,
-        };
-        if let Some(schema) = schema {
-            let schema = Rc::new(schema);
-            self.schemas.insert((kind, name.to_owned()), schema.clone());
-            return Some(schema);
-        }
-        let names: Vec<&str> = match kind {
-            Kind::Stage => modules.stages.iter().map(|module| module.name).collect(),
-            Kind::Source => modules.sources.iter().map(|module| module.name()).collect(),
-            Kind::Input => modules.inputs.iter().map(|module| module.name()).collect(),
-            Kind::Device => modules.devices.iter().map(|module| module.name()).collect(),
-            Kind::Mount => modules.mounts.iter().map(|module| module.name()).collect(),
-            Kind::Assembler | Kind::Runner => Vec::new(),
-        };
-        let noun = kind.noun();
-        let hint = did_you_mean(name, names.into_iter())
-            .unwrap_or_else(|| format!("`kiln modules` lists every {noun} there is"));
-        self.findings.hinted(path, format!("unknown {noun} `{name}`"), Some(hint));
-        None
-    }
-
-    fn pipeline1(&mut self, pipeline: &Json, path: &JsonPath) {
+    fn pipeline1(&mut self, pipeline: &Value, path: &Path) {
         if let Some(build) = pipeline.get("build").and_then(|build| build.get("pipeline")) {
             self.pipeline1(build, &path.key("build").key("pipeline"));
         }
         let stages = path.key("stages");
         for (index, stage) in items(pipeline, "stages") {
-            self.step1(Kind::Stage, stage, &stages.index(index));
+            self.module(Kind::Stage, stage, "name", &stages.index(index));
         }
         if let Some(assembler) = pipeline.get("assembler") {
-            self.step1(Kind::Assembler, assembler, &path.key("assembler"));
+            self.module(Kind::Assembler, assembler, "name", &path.key("assembler"));
         }
     }
 
-    fn step1(&mut self, kind: Kind, step: &Json, path: &JsonPath) {
-        let Some(name) = step.get("name").and_then(Json::as_str) else { return };
-        let used = Used { kind, name };
-        if let Some(schema) = self.module(used, &path.key("name")) {
-            self.options(used, &schema, step, path);
-        }
-    }
-
-    fn source1(&mut self, name: &str, description: &Json, path: &JsonPath) {
-        // What format 1 does not know is refused when it is loaded.
-        let Some((kind, member)) = format1::source(name) else { return };
-        let Some(items @ Json::Object(_)) = description.get(member) else { return };
-        let used = Used { kind: Kind::Source, name: kind };
-        if let Some(schema) = self.module(used, path) {
-            self.check(used, "", &schema.options, &json!({"items": items.to_value()}), path);
-        }
-    }
-
-    fn source2(&mut self, name: &str, description: &Json, path: &JsonPath) {
-        let used = Used { kind: Kind::Source, name };
-        if let Some(schema) = self.module(used, path)
-            && let Json::Object(_) = description
-        {
-            self.check(used, "", &schema.options, &description.to_value(), path);
-        }
-    }
-
-    fn stage2(&mut self, stage: &Json, path: &JsonPath) {
-        if let Some(name) = stage.get("type").and_then(Json::as_str) {
-            let used = Used { kind: Kind::Stage, name };
-            if let Some(schema) = self.module(used, &path.key("type")) {
-                self.options(used, &schema, stage, path);
-                self.stage_members(used, &schema, stage, path);
+    fn stage2(&mut self, stage: &Value, path: &Path) {
+        self.module(Kind::Stage, stage, "type", path);
+        let groups = [(Kind::Device, "devices"), (Kind::Input, "inputs")];
+        for (kind, group) in groups {
+            for (name, description) in members(stage, group) {
+                self.module(kind, description, "type", &path.key(group).key(name));
             }
         }
-        let inputs = path.key("inputs");
-        for (name, input) in members(stage, "inputs") {
-            self.input(input, &inputs.key(name));
-        }
-        let devices = path.key("devices");
-        for (name, device) in members(stage, "devices") {
-            let path = devices.key(name);
-            let Some(name) = device.get("type").and_then(Json::as_str) else { continue };
-            let used = Used { kind: Kind::Device, name };
-            if let Some(schema) = self.module(used, &path.key("type")) {
-                self.options(used, &schema, device, &path);
-            }
-        }
-        let mounts = path.key("mounts");
         for (index, mount) in items(stage, "mounts") {
-            let path = mounts.index(index);
-            let Some(name) = mount.get("type").and_then(Json::as_str) else { continue };
-            let used = Used { kind: Kind::Mount, name };
-            let Some(schema) = self.module(used, &path.key("type")) else { continue };
-            for member in schema.required_members {
-                if mount.get(member).is_none() {
-                    self.findings.add(&path, format!("`{member}` is missing: `{name}` needs it"));
-                }
+            let mut path = path.key("mounts").index(index);
+            if let Some(name) = mount.get("name").and_then(Value::as_str) {
+                path.reported.0.pop();
+                path.reported = path.reported.key(name);
             }
-            self.options(used, &schema, mount, &path);
+            self.module(Kind::Mount, mount, "type", &path);
         }
     }
 
-    fn input(&mut self, input: &Json, path: &JsonPath) {
-        let Some(name) = input.get("type").and_then(Json::as_str) else { return };
-        let used = Used { kind: Kind::Input, name };
-        let Some(schema) = self.module(used, &path.key("type")) else { return };
-        let origin = input.get("origin").and_then(Json::as_str);
-        if let Some(origin) = origin.filter(|_| !schema.origins.is_empty())
-            && !schema.origins.contains(&origin)
-        {
-            let message = format!("`{name}` does not take content from `{origin}`");
-            let hint = schema.origins.first().map(|origin| format!("its origin is `{origin}`"));
-            self.findings.hinted(&path.key("origin"), message, hint);
-        }
-        if let (Some(references), Some(schema)) = (input.get("references"), &schema.references) {
-            self.check(used, "references", schema, &references.to_value(), &path.key("references"));
-        }
-        self.options(used, &schema, input, path);
-    }
-
-    /// Checks the `options` of a description.
-    fn options(&mut self, used: Used<'_>, schema: &ModuleSchema, description: &Json, path: &JsonPath) {
-        let options = match description.get("options") {
-            None => json!({}),
-            Some(options @ Json::Object(_)) => options.to_value(),
-            Some(_) => return,
+    fn source(&mut self, name: &str, description: &Value, path: &Path) {
+        let known = match self.format {
+            Format::One => source1(name).map_or(name, |(known, _)| known),
+            Format::Two => name,
         };
-        self.check(used, "options", &schema.options, &options, &path.key("options"));
-    }
-
-    fn stage_members(&mut self, used: Used<'_>, schema: &ModuleSchema, stage: &Json, path: &JsonPath) {
-        match (stage.get("inputs"), &schema.inputs) {
-            (Some(Json::Object(inputs)), None) if !inputs.is_empty() => {
-                self.findings.add(&path.key("inputs"), format!("`{}` takes no inputs", used.name));
-            }
-            (Some(value @ Json::Object(inputs)), Some(schema)) if !inputs.is_empty() => {
-                self.check(used, "inputs", schema, &value.to_value(), &path.key("inputs"));
-            }
-            (None | Some(Json::Object(_)), Some(schema)) => {
-                self.check(used, "inputs", schema, &json!({}), path);
-            }
-            _ => {}
-        }
-        let members = [("devices", &schema.devices, json!({})), ("mounts", &schema.mounts, json!([]))];
-        for (member, schema, absent) in members {
-            let Some(schema) = schema else { continue };
-            let value = stage.get(member).map_or_else(|| absent.clone(), Json::to_value);
-            // Of another type it was refused already.
-            if value.is_object() == absent.is_object() {
-                self.check(used, member, schema, &value, &path.key(member));
-            }
+        match self.schema(Kind::Source, known) {
+            Ok(compiled) => self.check(&compiled, description, path),
+            Err(reason) => self.unusable(Kind::Source, name, &reason, path, &path.place),
         }
     }
 
-    fn check(
-        &mut self,
-        used: Used<'_>,
-        member: &'static str,
-        schema: &Value,
-        value: &Value,
-        path: &JsonPath,
-    ) {
-        let compiled = self.compiled.entry((used.kind, used.name.to_owned(), member));
-        let Some(Compiled { validator, schema }) = compiled.or_insert_with(|| Compiled::new(schema)) else {
-            return;
+    /// Checks the description of a module that is named by one of its members.
+    fn module(&mut self, kind: Kind, description: &Value, named: &str, path: &Path) {
+        // That it has no name is found by the schema of the format.
+        let Some(name) = description.get(named).and_then(Value::as_str) else { return };
+        let compiled = match self.schema(kind, name) {
+            Ok(compiled) => compiled,
+            Err(reason) => return self.unusable(kind, name, &reason, path, &path.place.key(named)),
         };
+        self.check(&compiled, description, path);
+        for needed in &compiled.needed {
+            if description.get(needed.member).is_none() {
+                self.absent(&compiled, needed, path);
+            }
+        }
+    }
+
+    /// The schema of a module by its name in the manifest.
+    fn schema(&mut self, kind: Kind, name: &str) -> Result<Rc<Compiled>, Unusable> {
+        if let Some(known) = self.compiled.get(&(kind, name.to_owned())) {
+            return known.clone();
+        }
+        let compiled = self.index.describe(kind, name).and_then(|description| {
+            Compiled::of(&description, self.format).map(Rc::new).map_err(|reason| match &description.origin {
+                Origin::Native => Unusable::Broken(reason),
+                Origin::Library(path) => Unusable::Broken(format!("`{}`: {reason}", path.display())),
+            })
+        });
+        self.compiled.insert((kind, name.to_owned()), compiled.clone());
+        compiled
+    }
+
+    fn unusable(&mut self, kind: Kind, name: &str, reason: &Unusable, path: &Path, place: &JsonPath) {
+        let noun = kind.noun();
+        let (message, hint) = match reason {
+            Unusable::Unknown => {
+                let names = self.index.list(kind);
+                let hint = did_you_mean(name, names.keys().map(String::as_str))
+                    .unwrap_or_else(|| format!("`kiln modules` lists every {noun} there is"));
+                (format!("unknown {noun} `{name}`"), Some(hint))
+            }
+            Unusable::Broken(reason) => (format!("the {noun} `{name}` cannot be used: {reason}"), None),
+        };
+        self.add(Finding {
+            path: path.reported.clone(),
+            place: Some(place.clone()),
+            of_key: kind == Kind::Source,
+            message,
+            hint,
+        });
+    }
+
+    fn check(&mut self, compiled: &Compiled, value: &Value, path: &Path) {
+        let Compiled { validator, schema, help, .. } = compiled;
         if validator.is_valid(value) {
             return;
         }
-        let help = format!("`kiln modules show {}` documents what it takes", used.name);
         for error in validator.iter_errors(value) {
-            self.findings.0.extend(words::findings(&error, schema, path, &help));
+            self.report(words::findings(&error, schema, &path.place, help), path);
+        }
+    }
+
+    /// Says what is missing because a whole member is.
+    fn absent(&mut self, compiled: &Compiled, needed: &Needed, path: &Path) {
+        let Needed { member, validator, schema, nothing } = needed;
+        let place = path.place.key(member);
+        for error in validator.iter_errors(nothing) {
+            self.report(words::findings(&error, schema, &place, &compiled.help), path);
+        }
+    }
+
+    fn report(&mut self, findings: Vec<Finding>, path: &Path) {
+        for mut finding in findings {
+            if path.reported != path.place {
+                let below = finding.path.0.split_off(path.place.0.len());
+                let mut reported = path.reported.clone();
+                reported.0.extend(below.iter().cloned());
+                let mut place = std::mem::replace(&mut finding.path, reported);
+                place.0.extend(below);
+                finding.place.get_or_insert(place);
+            }
+            self.add(finding);
+        }
+    }
+
+    fn add(&mut self, finding: Finding) {
+        // An unknown key is told apart by its name, not by its path: that is the object's.
+        if self.seen.insert((finding.path.clone(), finding.message.clone())) {
+            self.findings.push(finding);
         }
     }
 }
@@ -280,11 +288,13 @@ impl Checker<'_> {
 mod tests {
     use kiln_api::ModuleError;
     use kiln_api::input::{Input, InputReply, InputRequest, Store};
+    use kiln_api::module::{ModuleSchema, Modules};
     use kiln_api::mount::{Mount, MountRequest, Mounted};
     use kiln_api::stage::StageModule;
+    use serde_json::json;
 
     use super::*;
-    use crate::manifest::load;
+    use crate::manifest::check;
 
     const MODULES: Modules = Modules {
         stages: &[StageModule {
@@ -367,8 +377,7 @@ mod tests {
             stage[name] = member.clone();
         }
         let manifest = json!({"version": "2", "pipelines": [{"name": "p", "stages": [stage]}]});
-        let loaded = load(&manifest.to_string()).expect("well-formed");
-        let found = validate(&loaded.document, &loaded.manifest, &MODULES);
+        let found = check(&manifest.to_string(), &Index::native(MODULES)).expect("a manifest");
         found.iter().map(|finding| format!("{}: {}", finding.path, finding.message)).collect()
     }
 
@@ -379,19 +388,23 @@ mod tests {
                 "type": "org.osbuild.files", "origin": "org.osbuild.source", "references": references,
             }}})
         };
-        assert_eq!(findings(&files(json!([]))), [""; 0]);
-        let found = findings(&files(json!({})));
-        assert_eq!(found.len(), 1, "{found:?}");
-        assert!(found[0].starts_with(".pipelines[0].stages[0].inputs.f.references: "), "{found:?}");
+        let reported = ".pipelines[0].stages[0].inputs.f.references: ";
+        let faults = [
+            // An empty list is a list of names as well as one of objects.
+            (json!([]), "this fits more than one of the ways to write it"),
+            (json!({}), "expected at least 1 member"),
+        ];
+        for (references, message) in faults {
+            assert_eq!(findings(&files(references)), [format!("{reported}{message}")]);
+        }
     }
 
     #[test]
     fn a_mount_has_what_its_module_needs() {
         let mount = |members: Value| json!({"mounts": [members]});
-        let place = ".pipelines[0].stages[0].mounts[0]";
+        let place = ".pipelines[0].stages[0].mounts.m";
         let found = findings(&mount(json!({"name": "m", "type": "org.osbuild.ext4", "options": {}})));
-        let needed = ["source", "target"]
-            .map(|name| format!("{place}: `{name}` is missing: `org.osbuild.ext4` needs it"));
+        let needed = ["source", "target"].map(|name| format!("{place}: `{name}` is missing"));
         assert_eq!(found, needed);
         assert_eq!(findings(&mount(json!({"name": "m", "type": "org.osbuild.bind"}))), [""; 0]);
         assert_eq!(findings(&json!({})), [""; 0]);

@@ -15,7 +15,8 @@ use super::place::{JsonPath, Step};
 /// Longest value that is quoted, in characters.
 const QUOTED: usize = 60;
 
-/// The findings for one error of a schema. `path` is where the value stands that was held against it.
+/// The findings for one error of a schema. `path` is where the value stands that was held against it, `help` the hint
+/// for want of a better one.
 pub(super) fn findings(
     error: &ValidationError<'_>,
     schema: &Value,
@@ -30,7 +31,9 @@ pub(super) fn findings(
             let place = std::mem::replace(&mut finding.path, reported.clone());
             finding.place.get_or_insert(place);
         }
-        finding.hint.get_or_insert_with(|| help.to_owned());
+        if !help.is_empty() {
+            finding.hint.get_or_insert_with(|| help.to_owned());
+        }
     }
     words.findings
 }

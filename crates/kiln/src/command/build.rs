@@ -14,6 +14,7 @@ use kiln_modules::MODULES;
 use kiln_store::cache::{Durability, MaximumSize};
 
 use super::input::{Input, Resolving};
+use super::library::LibraryArguments;
 use super::limits::{disk_full, keep_free, protect, set_limit};
 use super::plan;
 use super::session::{self, CacheArguments};
@@ -41,6 +42,8 @@ pub(crate) struct Arguments {
     output_directory: PathBuf,
     #[command(flatten)]
     cache: CacheArguments,
+    #[command(flatten)]
+    library: LibraryArguments,
     /// Keep only what matches in the cache: pipeline names, stage ids, stage names (repeat); all pipelines if left out
     #[arg(long, value_name = "GLOB")]
     checkpoint: Vec<String>,
@@ -92,14 +95,14 @@ pub(crate) fn run(arguments: &Arguments) -> CliResult<ExitCode> {
         note: &|line| presenter.note(line),
         interrupted: &interrupted,
     };
-    let ready = input.ready(&resolving)?;
+    let ready = input.ready(&resolving, &arguments.library.index()?)?;
     let store = session::open_store(
         &arguments.cache.cache,
         session::durability(arguments.cache_sync)?,
         &interrupted,
     )?;
     set_limit(&store, arguments.cache_max_size)?;
-    let manifest = &ready.loaded.manifest;
+    let manifest = &ready.manifest;
     let cache = store.cache();
     keep_free(cache, arguments.min_free)?;
     // Before it is looked for what there is: from now on nothing of it is evicted.

@@ -5,12 +5,12 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
-use kiln_engine::manifest::{Loaded, load};
+use kiln_engine::index::Index;
+use kiln_engine::manifest::{Manifest, load, load_valid};
 use kiln_engine::{recipe, runner};
-use kiln_modules::MODULES;
 use kiln_resolve::{Definition, Format, Progress, Refresh, Resolution, ResolveError, Resolver, resolve};
 
-use crate::error::{CliError, CliResult, Kind, chain, findings_error, manifest_error};
+use crate::error::{CliError, CliResult, Kind, chain, manifest_error};
 use crate::settings;
 
 /// Package lists older than this are fetched anew: Debian publishes several times a day.
@@ -36,7 +36,7 @@ pub(crate) struct Resolving<'a> {
 
 /// A manifest that was loaded, and what is exported if nothing else is said.
 pub(crate) struct Ready {
-    pub(crate) loaded: Loaded,
+    pub(crate) manifest: Manifest,
     pub(crate) exports: Vec<String>,
 }
 
@@ -66,34 +66,30 @@ impl Input {
     }
 
     /// Loads and checks the manifest, resolving the definition first if it is one.
-    pub(crate) fn ready(&self, resolving: &Resolving<'_>) -> CliResult<Ready> {
+    pub(crate) fn ready(&self, resolving: &Resolving<'_>, index: &Index) -> CliResult<Ready> {
         if !self.is_definition() {
-            return self.with_recipes(&self.text, Vec::new());
+            return self.with_recipes(&self.text, Vec::new(), index);
         }
         let resolution = self.resolve(resolving)?;
         let text = resolution.manifest.to_string();
         let exports = resolution.exports.iter().map(|export| export.pipeline.clone()).collect();
-        self.with_recipes(&text, exports)
+        self.with_recipes(&text, exports, index)
     }
 
     /// Loads what is going to be planned or built: only there it matters what made the objects of the cache.
-    fn with_recipes(&self, text: &str, exports: Vec<String>) -> CliResult<Ready> {
-        let mut loaded = self.load(text, true)?;
-        recipe::assign(&mut loaded.manifest, kiln_modules::CODE, &runner::request_of(Path::new("/")));
-        Ok(Ready { loaded, exports })
+    fn with_recipes(&self, text: &str, exports: Vec<String>, index: &Index) -> CliResult<Ready> {
+        let mut manifest = self.load(text, Some(index))?;
+        recipe::assign(&mut manifest, kiln_modules::CODE, &runner::request_of(Path::new("/")));
+        Ok(Ready { manifest, exports })
     }
 
-    /// Loads a manifest and, if asked to, checks the options of all modules.
-    pub(crate) fn load(&self, text: &str, validate: bool) -> CliResult<Loaded> {
-        let loaded = load(text).map_err(|error| manifest_error(&self.name, text, &error))?;
-        if validate {
-            let findings =
-                kiln_engine::manifest::validate::validate(&loaded.document, &loaded.manifest, &MODULES);
-            if !findings.is_empty() {
-                return Err(findings_error(&self.name, text, &findings));
-            }
-        }
-        Ok(loaded)
+    /// Loads a manifest and, if there is an index to hold them against, checks all modules and their options.
+    pub(crate) fn load(&self, text: &str, index: Option<&Index>) -> CliResult<Manifest> {
+        let loaded = match index {
+            Some(index) => load_valid(text, index),
+            None => load(text),
+        };
+        loaded.map_err(|error| manifest_error(&self.name, text, &error))
     }
 
     /// Reads the definition, or gives everything that is wrong with it.

@@ -5,9 +5,9 @@ use std::process::ExitCode;
 
 use clap::Args;
 use kiln_engine::manifest::describe;
-use kiln_engine::runner;
 
 use super::input::Input;
+use super::library::{LibraryArguments, host_runner};
 use crate::error::{CliError, CliResult, Kind};
 use crate::present::print;
 
@@ -19,6 +19,8 @@ pub(crate) struct Arguments {
     /// Print on one line
     #[arg(long)]
     compact: bool,
+    #[command(flatten)]
+    library: LibraryArguments,
 }
 
 pub(crate) fn run(arguments: &Arguments) -> CliResult<ExitCode> {
@@ -28,8 +30,8 @@ pub(crate) fn run(arguments: &Arguments) -> CliResult<ExitCode> {
             .hint("`kiln resolve` turns a definition into a manifest"));
     }
     // Ids need no modules: a manifest for another machine can be inspected too.
-    let loaded = input.load(&input.text, false)?;
-    let description = describe(&loaded.manifest, &host_runner());
+    let manifest = input.load(&input.text, None)?;
+    let description = describe(&manifest, &host_runner(&arguments.library.index()?));
     let text = if arguments.compact {
         description.to_string()
     } else {
@@ -37,14 +39,4 @@ pub(crate) fn run(arguments: &Arguments) -> CliResult<ExitCode> {
     };
     print(format_args!("{text}\n"));
     Ok(ExitCode::SUCCESS)
-}
-
-/// The runner that would be chosen for the host; what the host asks for if none fits.
-pub(crate) fn host_runner() -> String {
-    let requested = runner::request_of(std::path::Path::new("/"));
-    let available = kiln_modules::MODULES.runners.iter().map(|runner| runner.name);
-    match runner::choose(&requested, available) {
-        Ok(chosen) => chosen.to_owned(),
-        Err(_) => requested,
-    }
 }

@@ -4,6 +4,7 @@ mod build;
 mod cache;
 mod input;
 mod inspect;
+mod library;
 mod limits;
 mod modules;
 pub(crate) mod osbuild;

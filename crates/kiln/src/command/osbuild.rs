@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use clap::{ArgAction, Parser};
 use kiln_engine::event::Event;
-use kiln_engine::manifest::{Format, Manifest, describe, load};
+use kiln_engine::manifest::{Format, LoadError, Manifest, describe, load_valid};
 use kiln_engine::plan::{Request, plan};
 use kiln_engine::run::{Checkpoints, Context, Outcome, RunError, StoreView, run as carry_out};
 use kiln_engine::{manifest, recipe, runner};
@@ -25,8 +25,9 @@ use kiln_store::object::ObjectStore;
 
 use self::text::Style;
 use super::input::Input;
-use super::{build, inspect, limits, plan as plan_command, session, size};
-use crate::error::{CliError, CliResult, Kind, findings_error, manifest_error};
+use super::library::{LibraryArguments, host_runner};
+use super::{build, limits, plan as plan_command, session, size};
+use crate::error::{CliError, CliResult, Kind, manifest_error};
 use crate::monitor::{self, Descriptor, Monitor};
 use crate::present::{self, print, say};
 use crate::{settings, signals};
@@ -46,6 +47,8 @@ struct Arguments {
     /// Directory with objects and downloads
     #[arg(long, alias = "store", value_name = "DIRECTORY", default_value = ".osbuild")]
     cache: PathBuf,
+    #[command(flatten)]
+    library: LibraryArguments,
     /// Most that the cache may hold: bytes, or with a unit, or `unlimited`
     #[arg(long, value_name = "SIZE", value_parser = size::parse_limit)]
     cache_max_size: Option<MaximumSize>,
@@ -110,37 +113,33 @@ fn run(arguments: &Arguments) -> CliResult<ExitCode> {
         print(style.invalid(&input.name, findings));
         Err(error)
     };
-    let mut loaded = match load(&input.text) {
-        Ok(loaded) => loaded,
+    let index = arguments.library.index()?;
+    let mut manifest = match load_valid(&input.text, &index) {
+        Ok(manifest) => manifest,
         Err(error) => {
             let shown = manifest_error(&input.name, &input.text, &error);
             return match error {
-                manifest::LoadError::Invalid(findings) => invalid(shown, &findings),
-                manifest::LoadError::Unsupported => {
+                LoadError::Invalid(findings) => invalid(shown, &findings),
+                LoadError::Unsupported => {
                     print("Unsupported manifest format\n");
                     Err(shown)
                 }
-                manifest::LoadError::Syntax(_) => Err(shown),
+                LoadError::Syntax(_) => Err(shown),
             };
         }
     };
-    let findings = manifest::validate::validate(&loaded.document, &loaded.manifest, &MODULES);
-    if !findings.is_empty() {
-        return invalid(findings_error(&input.name, &input.text, &findings), &findings);
-    }
-    let manifest = &loaded.manifest;
     let exports = arguments.exports();
     let unknown: Vec<_> = exports.iter().filter(|name| manifest.pipeline(name).is_none()).collect();
     if let Some(name) = unknown.first() {
         for name in &unknown {
-            print(style.unknown_export(name, manifest));
+            print(style.unknown_export(name, &manifest));
         }
         print(style.failed());
         let known = manifest.pipelines.keys().cloned().collect();
         let error = kiln_engine::plan::PlanError::UnknownPipeline { name: (*name).clone(), known };
         return Err(plan_command::plan_error(&error));
     }
-    let checkpoints = Checkpoints::matching(manifest, &arguments.checkpoint)
+    let checkpoints = Checkpoints::matching(&manifest, &arguments.checkpoint)
         .map_err(|error| CliError::from_error(Kind::Usage, &error))?;
     if !arguments.checkpoint.is_empty() && checkpoints.matched().is_empty() {
         print("No checkpoints matched provided patterns!\n");
@@ -148,7 +147,7 @@ fn run(arguments: &Arguments) -> CliResult<ExitCode> {
         return Err(CliError::new(Kind::Build, "no checkpoint matches the patterns"));
     }
     if arguments.inspect {
-        print(format_args!("{}\n", describe(manifest, &inspect::host_runner())));
+        print(format_args!("{}\n", describe(&manifest, &host_runner(&index))));
         return Ok(ExitCode::SUCCESS);
     }
     if !exports.is_empty() && arguments.output_directory.is_none() {
@@ -158,10 +157,10 @@ fn run(arguments: &Arguments) -> CliResult<ExitCode> {
     session::require_root("`osbuild`")?;
     // Before any thread: the namespace is the calling thread's.
     let program = session::enter_private_namespace()?;
-    recipe::assign(&mut loaded.manifest, kiln_modules::CODE, &runner::request_of(Path::new("/")));
+    recipe::assign(&mut manifest, kiln_modules::CODE, &runner::request_of(Path::new("/")));
     execute(
         arguments,
-        &Job { manifest: &loaded.manifest, checkpoints: &checkpoints, program: &program, exports, style },
+        &Job { manifest: &manifest, checkpoints: &checkpoints, program: &program, exports, style },
         target,
     )
 }

@@ -11,6 +11,7 @@ use kiln_modules::MODULES;
 use kiln_store::object::ObjectStore;
 
 use super::input::{Input, Ready, Resolving};
+use super::library::LibraryArguments;
 use super::session::{self, CacheArguments};
 use crate::error::{CliError, CliResult, Kind};
 use crate::present::{print, say};
@@ -32,6 +33,8 @@ pub(crate) struct Arguments {
     prefetch: bool,
     #[command(flatten)]
     cache: CacheArguments,
+    #[command(flatten)]
+    library: LibraryArguments,
 }
 
 pub(crate) fn run(arguments: &Arguments) -> CliResult<ExitCode> {
@@ -44,7 +47,7 @@ pub(crate) fn run(arguments: &Arguments) -> CliResult<ExitCode> {
         note: &|line| say(line),
         interrupted: &interrupted,
     };
-    let ready = input.ready(&resolving)?;
+    let ready = input.ready(&resolving, &arguments.library.index()?)?;
     let store = session::open_store(&arguments.cache.cache, session::durability(None)?, &interrupted)?;
     let plan = make(&ready, &arguments.export, arguments.prefetch, &store)?;
     if arguments.json {
@@ -62,7 +65,7 @@ pub(crate) fn make(
     everything: bool,
     store: &ObjectStore,
 ) -> CliResult<Plan> {
-    let manifest = &ready.loaded.manifest;
+    let manifest = &ready.manifest;
     let exports = if exports.is_empty() { &ready.exports } else { exports };
     let builds = if exports.is_empty() { manifest.pipelines.keys().cloned().collect() } else { Vec::new() };
     let request = Request { exports: exports.to_vec(), builds, everything, sources_first: false };

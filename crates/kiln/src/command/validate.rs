@@ -4,12 +4,13 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Args;
+use kiln_engine::index::Index;
 use kiln_engine::manifest::place::{JsonPath, Place, Step};
 use kiln_engine::manifest::{Finding, LoadError, check};
-use kiln_modules::MODULES;
 use serde_json::{Value, json};
 
 use super::input::{Input, definition_error};
+use super::library::LibraryArguments;
 use crate::error::{CliError, CliResult, Kind, findings_error, manifest_error, places};
 use crate::present::print;
 
@@ -24,11 +25,17 @@ pub(crate) struct Arguments {
     /// Print JSON: the error object of osbuild, with line, column and hint of each error
     #[arg(long)]
     json: bool,
+    #[command(flatten)]
+    library: LibraryArguments,
 }
 
 pub(crate) fn run(arguments: &Arguments) -> CliResult<ExitCode> {
     let input = Input::read(&arguments.manifest)?;
-    let (errors, shown) = if input.is_definition() { of_definition(&input) } else { of_manifest(&input) };
+    let (errors, shown) = if input.is_definition() {
+        of_definition(&input)
+    } else {
+        of_manifest(&input, &arguments.library.index()?)
+    };
     match shown {
         Some(_) if arguments.json => {
             print(format_args!("{}\n", error_object(&errors)));
@@ -58,9 +65,9 @@ fn of_definition(input: &Input) -> (Vec<Value>, Option<CliError>) {
     (errors, Some(definition_error(&findings)))
 }
 
-fn of_manifest(input: &Input) -> (Vec<Value>, Option<CliError>) {
+fn of_manifest(input: &Input, index: &Index) -> (Vec<Value>, Option<CliError>) {
     let Input { name, text, .. } = input;
-    match check(text, &MODULES) {
+    match check(text, index) {
         Ok(findings) if findings.is_empty() => (Vec::new(), None),
         Ok(findings) | Err(LoadError::Invalid(findings)) => {
             let places = places(text, &findings);
