@@ -50,7 +50,11 @@ pub(crate) struct Agreement {
 impl Agreement {
     /// Tries values for the `options` of a stage; accepted ones must also fit its options type.
     pub(crate) fn stage<S: Stage>() -> Self {
-        let mut agreement = Self::of(Kind::Stage, S::NAME, S::schema());
+        Self::of_step::<S>(Kind::Stage)
+    }
+
+    fn of_step<S: Stage>(kind: Kind) -> Self {
+        let mut agreement = Self::of(kind, S::NAME, S::schema());
         agreement.parse = |options| {
             serde_json::from_value::<S::Options>(options.clone()).map(drop).map_err(|error| error.to_string())
         };
@@ -59,6 +63,11 @@ impl Agreement {
             assert_eq!(json!(S::CAPABILITIES), expected, "{}: capabilities", S::NAME);
         }
         agreement
+    }
+
+    /// Tries values for the `options` of an assembler; accepted ones must also fit its options type.
+    pub(crate) fn assembler<S: Stage>() -> Self {
+        Self::of_step::<S>(Kind::Assembler)
     }
 
     /// Tries values for the `options` of a module of any kind.
@@ -177,7 +186,12 @@ impl Agreement {
     }
 
     fn reference_meta(&self) -> Option<Value> {
-        let path = reference(self.name)?.join(format!("{}s/{}.meta.json", self.kind.noun(), self.name));
+        let path = reference(self.name)?.join(format!("{}s/{}", self.kind.noun(), self.name));
+        if self.kind == Kind::Assembler {
+            let text = std::fs::read_to_string(&path).expect("an assembler of the reference");
+            return Some(meta_in_source(&text));
+        }
+        let path = path.with_added_extension("meta.json");
         let text =
             std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
         Some(serde_json::from_str(&text).expect("a reference's meta.json is JSON"))
@@ -226,6 +240,18 @@ impl Agreement {
         let validator = jsonschema::draft4::new(&schema);
         Some(validator.unwrap_or_else(|error| panic!("{}: the reference's schema: {error}", self.name)))
     }
+}
+
+/// Schema and capabilities that stand in Python source, as the reference's assemblers have them.
+fn meta_in_source(text: &str) -> Value {
+    let between = |start: &str, end: &str| {
+        let (_, rest) = text.split_once(start)?;
+        Some(rest.split_once(end)?.0)
+    };
+    let schema = between("\nSCHEMA = \"\"\"", "\"\"\"").expect("a schema");
+    let capabilities = between("\nCAPABILITIES = [", "]").unwrap_or_default();
+    let parse = |text: String| serde_json::from_str::<Value>(&text).expect("JSON");
+    json!({"schema": parse(format!("{{{schema}}}")), "capabilities": parse(format!("[{capabilities}]"))})
 }
 
 /// All values that differ from the given one in one place.

@@ -129,6 +129,13 @@ impl Fixture {
         run_reference(name, &arguments)
     }
 
+    /// The same for an assembler.
+    pub(crate) fn run_reference_assembler(&self, name: &str, options: Value) -> Option<(bool, String)> {
+        let mut arguments = self.arguments.clone();
+        arguments["options"] = options;
+        run_reference_of("assemblers", name, &arguments)
+    }
+
     /// Every file of the tree and the mounts, one line each with all that a stage may have set but times.
     pub(crate) fn listing(&self) -> Vec<String> {
         let mut lines = Vec::new();
@@ -143,12 +150,16 @@ impl Fixture {
 /// Runs the reference's stage with these arguments; whether it succeeded, and what it said. `None` without a
 /// reference.
 pub(crate) fn run_reference(name: &str, arguments: &Value) -> Option<(bool, String)> {
+    run_reference_of("stages", name, arguments)
+}
+
+fn run_reference_of(directory: &str, name: &str, arguments: &Value) -> Option<(bool, String)> {
     let reference = reference(name)?;
     let file = tempfile::NamedTempFile::new().expect("a temporary file");
     write(file.path(), &arguments.to_string());
     let output = Command::new("python3")
         .args(["-c", REFERENCE_START])
-        .arg(reference.join("stages").join(name))
+        .arg(reference.join(directory).join(name))
         .arg(file.path())
         .env("PYTHONPATH", reference)
         .env("PYTHONDONTWRITEBYTECODE", "1")

@@ -3,15 +3,12 @@
 use kiln_api::ModuleError;
 use kiln_api::module::ModuleSchema;
 use kiln_api::stage::{Stage, StageContext};
-use kiln_sys::command::Run;
 use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::json;
 
 use crate::support::root::Root;
-
-/// Where the build root's programs are: `tar` gets an environment of its own.
-const PATH: &str = "/usr/sbin:/usr/bin";
+use crate::support::tar::{SORTED, STEADY, attributes, pack};
 
 /// Packs the input `tree` into a tar archive.
 ///
@@ -111,20 +108,7 @@ impl Stage for Tar {
             ([], RootNode::Omit) => entries(&input.path)?,
             (paths, _) => paths.iter().map(Into::into).collect(),
         };
-        Run::new("tar")
-            // No variable may change what the archive holds; threads do not change what `xz` makes of it.
-            .env_clear()
-            .env("PATH", PATH)
-            .env("XZ_OPT", "--threads 0")
-            .args(flags(&options))
-            .arg("-cf")
-            .arg(archive)
-            .arg("-C")
-            .arg(&input.path)
-            .arg("--")
-            .args(names)
-            .run()?;
-        Ok(())
+        pack(&input.path, names, &archive, flags(&options))
     }
 }
 
@@ -142,23 +126,19 @@ fn flags(options: &Options) -> Vec<String> {
         Compression::Gzip => "--gzip",
         Compression::Zstd => "--zstd",
     };
-    let mut flags = vec![format!("--format={format}"), "--sort=name".to_owned(), compression.to_owned()];
+    let mut flags = vec![format!("--format={format}"), SORTED.to_owned(), compression.to_owned()];
     let mut add = |wanted: bool, words: &[&str]| {
         if wanted {
             flags.extend(words.iter().map(|word| (*word).to_owned()));
         }
     };
-    add(options.acls, &["--acls"]);
-    add(options.selinux, &["--selinux"]);
-    add(options.xattrs, &["--xattrs", "--xattrs-include", "*"]);
+    let attributes = attributes(options.acls, options.selinux, options.xattrs);
+    // Whatever format was asked for, tar switches to posix archives for what only these can hold.
+    add(options.format == Format::Posix && attributes.is_empty(), &[STEADY]);
+    add(true, &attributes);
     add(options.sparse, &["--sparse"]);
     add(!options.transform.is_empty(), &["--transform", &options.transform]);
     add(options.numeric_owner, &["--numeric-owner"]);
-    // Times of reading and of changes to the inode differ from build to build, and so may the names of headers.
-    let steady = "--pax-option=exthdr.name=%d/PaxHeaders/%f,delete=atime,delete=ctime";
-    // Whatever format was asked for, tar switches to posix archives for what only these can hold.
-    let posix = options.format == Format::Posix || options.acls || options.selinux || options.xattrs;
-    add(posix, &[steady]);
     flags
 }
 

@@ -6,4 +6,5 @@ pub(crate) mod number;
 pub(crate) mod ostree;
 pub(crate) mod root;
 pub(crate) mod single_file;
+pub(crate) mod tar;
 pub(crate) mod tree_path;
