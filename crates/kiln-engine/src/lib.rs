@@ -6,10 +6,12 @@
 //! - [`manifest`]: text to a resolved manifest with ids; validation.
 //! - [`plan`]: what must be fetched and built, and why.
 //! - [`run`]: carries out a plan.
+//! - [`compare`]: what differs between two manifests, and why something is built again.
 //! - [`event`]: what happens, for presenters.
 //! - [`index`]: which modules there are, and what they say of themselves.
 //! - [`runner`]: which runner prepares a build root.
 
+pub mod compare;
 pub mod event;
 pub mod index;
 pub mod manifest;
