@@ -49,6 +49,8 @@ pub struct StageRoot<'a> {
     pub runner: Program<'a>,
     /// The stage.
     pub module: Program<'a>,
+    /// What the stage's program is told in its arguments: a native one, which kind of module it is to be.
+    pub words: &'a [&'a str],
     /// The tree that the stage changes.
     pub tree: &'a Path,
     /// An empty file for the stage's metadata.
@@ -124,6 +126,7 @@ impl StageRoot<'_> {
             // Its work is in the prepared build root; all it would do now is to execute the module.
             arguments.insert(0, runner_path(self.runner.name));
         }
+        arguments.extend(self.words.iter().map(|word| (*word).to_owned()));
         BuildRoot {
             root: Root::Tmpfs,
             operations,

@@ -21,7 +21,7 @@ fn main() -> ExitCode {
             u8::try_from(kiln_sandbox::init_main(&arguments)).map_or(ExitCode::FAILURE, ExitCode::from)
         }
         Personality::Runner { name, arguments } => stage::run_runner(&name, &arguments),
-        Personality::Stage { name } => stage::run_stage(&name),
+        Personality::Stage { name, assembler } => stage::run_stage(&name, assembler),
         Personality::Osbuild(arguments) => command::osbuild::main(arguments),
         Personality::Kiln(arguments) => command::main(arguments),
     }

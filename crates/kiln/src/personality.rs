@@ -2,7 +2,8 @@
 //!
 //! | called as | is |
 //! |---|---|
-//! | `/run/osbuild/bin/NAME` | the native module of that name, inside a build root |
+//! | `/run/osbuild/bin/NAME` | the native stage of that name, inside a build root |
+//! | `/run/osbuild/bin/NAME assembler` | the native assembler of that name, inside a build root |
 //! | `/run/osbuild/runner/NAME` | the native runner of that name, inside a build root |
 //! | `osbuild` | the reference's command line |
 //! | `kiln sandbox-init …` | the first process of a build root |
@@ -28,10 +29,12 @@ pub(crate) enum Personality {
         /// The module and its arguments.
         arguments: Vec<OsString>,
     },
-    /// A native stage.
+    /// A native stage or assembler.
     Stage {
         /// The module's name.
         name: String,
+        /// Whether it is an assembler.
+        assembler: bool,
     },
     /// The reference's command line; all arguments, the program's name included.
     Osbuild(Vec<OsString>),
@@ -45,7 +48,8 @@ impl Personality {
         let program = arguments.first().map(Path::new).unwrap_or(Path::new("kiln")).to_owned();
         let name = program.file_name().unwrap_or_default().to_string_lossy().into_owned();
         if program.parent() == Some(Path::new(MODULE_DIRECTORY)) {
-            return Self::Stage { name };
+            let assembler = arguments.get(1).is_some_and(|word| word == kiln_engine::run::ASSEMBLER);
+            return Self::Stage { name, assembler };
         }
         if program.parent() == Some(Path::new(RUNNER_DIRECTORY)) {
             return Self::Runner { name, arguments: arguments.split_off(1) };
@@ -70,7 +74,11 @@ mod tests {
         let cases = [
             (
                 "/run/osbuild/bin/org.osbuild.mkdir",
-                Personality::Stage { name: "org.osbuild.mkdir".to_owned() },
+                Personality::Stage { name: "org.osbuild.mkdir".to_owned(), assembler: false },
+            ),
+            (
+                "/run/osbuild/bin/org.osbuild.tar assembler",
+                Personality::Stage { name: "org.osbuild.tar".to_owned(), assembler: true },
             ),
             (
                 "/run/osbuild/runner/org.osbuild.debian /run/osbuild/bin/org.osbuild.mkdir",

@@ -15,9 +15,9 @@ use rustix::net::{
 };
 use serde_json::json;
 
-/// Runs the stage of that name with the arguments of the build root.
-pub(crate) fn run_stage(name: &str) -> ExitCode {
-    finish(name, stage(name))
+/// Runs the stage or assembler of that name with the arguments of the build root.
+pub(crate) fn run_stage(name: &str, assembler: bool) -> ExitCode {
+    finish(name, stage(name, assembler))
 }
 
 fn finish(name: &str, result: Result<(), ModuleError>) -> ExitCode {
@@ -32,9 +32,12 @@ fn finish(name: &str, result: Result<(), ModuleError>) -> ExitCode {
     }
 }
 
-fn stage(name: &str) -> Result<(), ModuleError> {
-    let module =
-        MODULES.stage(name).ok_or_else(|| ModuleError::invalid(format!("unknown stage `{name}`")))?;
+fn stage(name: &str, assembler: bool) -> Result<(), ModuleError> {
+    let (kind, module) = match assembler {
+        true => ("assembler", MODULES.assembler(name)),
+        false => ("stage", MODULES.stage(name)),
+    };
+    let module = module.ok_or_else(|| ModuleError::invalid(format!("unknown {kind} `{name}`")))?;
     let text = std::fs::read(ARGUMENTS_PATH).map_err(ModuleError::io("read", ARGUMENTS_PATH))?;
     let arguments: StageArguments = serde_json::from_slice(&text)
         .map_err(|error| ModuleError::invalid(format!("`{ARGUMENTS_PATH}` is not as it must be: {error}")))?;

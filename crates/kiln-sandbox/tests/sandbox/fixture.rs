@@ -70,6 +70,7 @@ impl Fixture {
             library: None,
             runner: Program { path: &self.executable, name: "org.osbuild.runner" },
             module: Program { path: &self.executable, name: "org.osbuild.module" },
+            words: &[],
             tree,
             meta,
             inputs,

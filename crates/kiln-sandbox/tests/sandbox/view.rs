@@ -37,6 +37,7 @@ fn host_plan() -> BuildRoot {
             name: "org.osbuild.linux",
         },
         module: Program { path: Path::new("/usr/bin/kiln"), name: "org.osbuild.noop" },
+        words: &[],
         tree: Path::new("/store/tree"),
         meta: Path::new("/store/meta"),
         inputs: Path::new("/store/inputs"),
