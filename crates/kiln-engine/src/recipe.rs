@@ -11,22 +11,23 @@
 use std::collections::HashMap;
 use std::fmt;
 
+use kiln_api::module::Kind;
 use sha2::{Digest, Sha256};
 
 use crate::manifest::json::{Json, Object};
 use crate::manifest::{Manifest, ORIGIN_PIPELINE, Pipeline, Stage};
 
 /// What a recipe begins with; to be changed with the rules here.
-const VERSION: &str = "kiln recipe 1";
+const VERSION: &str = "kiln recipe 2";
 
-/// Gives every stage its recipe. `code` stands for the native modules, `host_runner` for the host where it is the
+/// Gives every stage its recipe. `code` gives what stands for the code of a module, `host_runner` for the host where it is the
 /// build root.
-pub fn assign(manifest: &mut Manifest, code: &str, host_runner: &str) {
+pub fn assign(manifest: &mut Manifest, code: &dyn Fn(Kind, &str) -> String, host_runner: &str) {
     // Of pipelines with the same id the first one is referred to.
     let mut known: HashMap<String, String> = HashMap::new();
     for pipeline in manifest.pipelines.values_mut() {
         let mut recipe = Recipe::new();
-        recipe.text(code);
+        recipe.text(&code(Kind::Runner, pipeline.runner.as_deref().unwrap_or(host_runner)));
         let build =
             pipeline.build.as_ref().map(|id| known.get(id.as_str()).map_or(id.as_str(), String::as_str));
         recipe.optional(build);
@@ -36,7 +37,7 @@ pub fn assign(manifest: &mut Manifest, code: &str, host_runner: &str) {
         recipe.optional(pipeline.source_epoch.map(|epoch| epoch.to_string()).as_deref());
         let mut base = recipe.finish();
         for stage in &mut pipeline.stages {
-            base = of_stage(stage, &base, &known);
+            base = of_stage(stage, &base, code, &known);
             stage.recipe.clone_from(&base);
         }
         if let Some(id) = pipeline.id() {
@@ -45,16 +46,24 @@ pub fn assign(manifest: &mut Manifest, code: &str, host_runner: &str) {
     }
 }
 
-fn of_stage(stage: &Stage, base: &str, known: &HashMap<String, String>) -> String {
+fn of_stage(
+    stage: &Stage,
+    base: &str,
+    code: &dyn Fn(Kind, &str) -> String,
+    known: &HashMap<String, String>,
+) -> String {
     let mut recipe = Recipe::new();
     recipe.text(base);
     recipe.text(&stage.name);
-    recipe.text(if stage.assembler { "assembler" } else { "stage" });
+    let kind = if stage.assembler { Kind::Assembler } else { Kind::Stage };
+    recipe.text(kind.noun());
+    recipe.text(&code(kind, &stage.name));
     recipe.object(&stage.options);
     recipe.count(stage.inputs.len());
     for (name, input) in &stage.inputs {
         recipe.text(name);
         recipe.text(&input.kind);
+        recipe.text(&code(Kind::Input, &input.kind));
         recipe.text(&input.origin);
         recipe.object(&input.options);
         recipe.object(&input.references);
@@ -68,6 +77,7 @@ fn of_stage(stage: &Stage, base: &str, known: &HashMap<String, String>) -> Strin
     for (name, device) in &stage.devices {
         recipe.text(name);
         recipe.text(&device.kind);
+        recipe.text(&code(Kind::Device, &device.kind));
         recipe.optional(device.parent.as_deref());
         recipe.object(&device.options);
     }
@@ -75,6 +85,7 @@ fn of_stage(stage: &Stage, base: &str, known: &HashMap<String, String>) -> Strin
     for mount in &stage.mounts {
         recipe.text(&mount.name);
         recipe.text(&mount.kind);
+        recipe.text(&code(Kind::Mount, &mount.kind));
         recipe.optional(mount.device.as_deref());
         recipe.optional(mount.partition.as_ref().map(sorted).as_deref());
         recipe.optional(mount.target.as_deref());
@@ -180,7 +191,7 @@ mod tests {
     /// Id and recipe of each pipeline.
     fn assigned(document: &Value, code: &str, host: &str) -> Vec<(String, String)> {
         let mut manifest = load(&document.to_string()).expect("valid");
-        assign(&mut manifest, code, host);
+        assign(&mut manifest, &|_, _| code.to_owned(), host);
         manifest
             .pipelines
             .values()

@@ -5,6 +5,7 @@
 //! serves what is not native.
 
 mod description;
+mod digest;
 mod library;
 mod python;
 
@@ -16,6 +17,8 @@ use kiln_api::module::{Kind, Modules};
 
 pub use description::{Description, Draft};
 pub use library::Library;
+
+use digest::Digests;
 
 use crate::runner::{self, NoRunner};
 
@@ -46,6 +49,15 @@ pub enum Unusable {
     Broken(String),
 }
 
+/// The runner that serves a request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ChosenRunner {
+    /// Its file name.
+    pub name: String,
+    /// Where it comes from.
+    pub origin: Origin,
+}
+
 /// What was found for a kind and a name.
 type Found = Result<Arc<Description>, Unusable>;
 
@@ -55,6 +67,7 @@ pub struct Index {
     library: Option<Library>,
     preference: Preference,
     descriptions: Mutex<HashMap<(Kind, String), Found>>,
+    digests: Digests,
 }
 
 impl Index {
@@ -65,7 +78,7 @@ impl Index {
 
     /// The native modules and those of a library directory.
     pub fn new(native: Modules, library: Option<Library>, preference: Preference) -> Self {
-        Self { native, library, preference, descriptions: Mutex::default() }
+        Self { native, library, preference, descriptions: Mutex::default(), digests: Digests::default() }
     }
 
     /// The native modules.
@@ -110,7 +123,7 @@ impl Index {
     }
 
     /// Chooses the runner for a request. What wins is asked first; the other is for what that does not serve.
-    pub fn runner(&self, requested: &str) -> Result<(String, Origin), NoRunner> {
+    pub fn runner(&self, requested: &str) -> Result<ChosenRunner, NoRunner> {
         let (mut native, mut external) = (Vec::new(), Vec::new());
         for name in native_names(&self.native, Kind::Runner) {
             native.push((name.to_owned(), Origin::Native));
@@ -123,9 +136,23 @@ impl Index {
         let choose = |among: &[(String, Origin)]| {
             let name = runner::choose(requested, among.iter().map(|(name, _)| name.as_str()))?.to_owned();
             let origin = among.iter().find(|(own, _)| *own == name).map(|(_, origin)| origin.clone());
-            Ok((name, origin.unwrap_or(Origin::Native)))
+            Ok(ChosenRunner { name, origin: origin.unwrap_or(Origin::Native) })
         };
         choose(&first).or_else(|_| choose(&second)).or_else(|_: NoRunner| choose(&[first, second].concat()))
+    }
+
+    /// What stands for the code of a module: `native`, or a digest of the program and of the package that it imports.
+    pub fn code(&self, native: &str, kind: Kind, name: &str) -> String {
+        let origin = if kind == Kind::Runner {
+            // Named is what was asked for.
+            self.runner(name).ok().map(|chosen| chosen.origin)
+        } else {
+            self.origin(kind, name)
+        };
+        match (origin, &self.library) {
+            (Some(Origin::Library(path)), Some(library)) => self.digests.of(&path, library.directory()),
+            _ => native.to_owned(),
+        }
     }
 
     fn native_first(&self, kind: Kind) -> bool {

@@ -24,9 +24,9 @@ pub(super) fn fetch(
 ) -> Result<FetchResult, RunError> {
     let start = Instant::now();
     let source = manifest.sources.get(&fetch.source);
-    let module = context.modules.source(&fetch.source);
+    let module = context.index.modules().source(&fetch.source);
     let (Some(source), Some(module)) = (source, module) else {
-        return Err(RunError::UnknownModule { kind: "source", name: fetch.source.clone() });
+        return Err(RunError::NotNative { kind: "source", name: fetch.source.clone() });
     };
     let items: Map<String, Value> = fetch
         .items

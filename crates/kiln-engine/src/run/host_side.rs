@@ -209,8 +209,11 @@ fn failed(action: &'static str, name: &str, module: &str) -> impl Fn(ModuleError
     }
 }
 
+/// What the manifest was checked for is there, but only as a program.
 fn unknown(kind: &str, name: &str) -> ModuleError {
-    ModuleError::invalid(format!("unknown {kind} `{name}`"))
+    ModuleError::invalid(format!(
+        "the {kind} `{name}` is not native, and those of a library directory cannot be started yet"
+    ))
 }
 
 fn object<const N: usize>(members: [(&str, Json); N]) -> Json {

@@ -35,14 +35,18 @@ pub use stage::FULL;
 
 use self::directories::PrivateRundir;
 use crate::event::{Events, StageResult};
+use crate::index::Index;
 use crate::manifest::{Id, Manifest};
 use crate::plan::{Cached, Plan};
 use crate::runner::NoRunner;
 
+/// The argument with which a native module is told to be an assembler.
+pub const ASSEMBLER: &str = "assembler";
+
 /// What a run works with.
 pub struct Context<'a> {
-    /// The native modules.
-    pub modules: Modules,
+    /// The modules there are.
+    pub index: &'a Index,
     /// The object store.
     pub store: &'a ObjectStore,
     /// The executable that is module, runner and sandbox helper.
@@ -145,9 +149,9 @@ pub enum RunError {
         /// What it said.
         output: String,
     },
-    /// There is no such module.
-    #[error("unknown {kind} `{name}`")]
-    UnknownModule {
+    /// A module is there, but only as a program of a library directory.
+    #[error("the {kind} `{name}` is not native, and those of a library directory cannot be started yet")]
+    NotNative {
         /// Its kind.
         kind: &'static str,
         /// Its name.

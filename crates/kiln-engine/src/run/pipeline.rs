@@ -5,12 +5,12 @@ use std::time::Instant;
 
 use kiln_store::object::{NewObject, Object, ObjectError, Outcome as Kept};
 
-use super::prepared::PreparedRoots;
+use super::prepared::{Prepared, PreparedRoots};
 use super::stage::StageRun;
 use super::{BuildTree, Context, PipelineResult, RunError};
 use crate::event::{Event, Events};
+use crate::index::{ChosenRunner, Origin};
 use crate::manifest::{Manifest, Pipeline};
-use crate::runner;
 
 /// Builds a pipeline, unless the cache has come to hold it meanwhile. A failing stage is a result; otherwise the
 /// object is returned too, because it is held against eviction only as long as somebody has it.
@@ -47,7 +47,11 @@ pub(super) fn build(
     }
     let todo = pipeline.stages.get(skipped..).unwrap_or_default();
     events(Event::PipelineStarted { pipeline: &pipeline.name, id, stages: todo.len() });
-    let prepared = prepared.get(context, &build, runner)?;
+    // What a runner of the library does is known to nobody but itself: it prepares each build root anew.
+    let prepared = match &runner.origin {
+        Origin::Native => Some(prepared.get(context, &build, &runner.name)?),
+        Origin::Library(_) => None,
+    };
     let mut tree = context.store.new_object((id.as_str(), recipe), pipeline.source_epoch)?;
     tree.note("pipeline", &pipeline.name);
     if let Some(base) = &base {
@@ -62,8 +66,8 @@ pub(super) fn build(
             manifest,
             pipeline,
             build: &build,
-            runner,
-            prepared: Some(prepared.path()),
+            runner: &runner,
+            prepared: prepared.as_ref().map(|prepared| Prepared::path(prepared)),
             tree: tree.tree(),
             metadata: &metadata,
             events,
@@ -131,9 +135,11 @@ fn build_tree(
     }
 }
 
-pub(super) fn choose_runner<'a>(context: &Context<'a>, pipeline: &Pipeline) -> Result<&'a str, RunError> {
+/// The runner that prepares the build roots of a pipeline.
+pub(super) fn choose_runner(context: &Context<'_>, pipeline: &Pipeline) -> Result<ChosenRunner, RunError> {
     let requested = pipeline.runner.as_deref().unwrap_or(context.host_runner);
-    let available = context.modules.runners.iter().map(|runner| runner.name);
-    runner::choose(requested, available)
+    context
+        .index
+        .runner(requested)
         .map_err(|source| RunError::NoRunner { pipeline: pipeline.name.clone(), source })
 }

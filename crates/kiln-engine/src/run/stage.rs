@@ -5,14 +5,16 @@ use std::os::fd::AsFd;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use kiln_api::module::Kind;
 use kiln_sandbox::{Ended, PROC_CMDLINE, Program, StageRoot};
 
 use super::directories::Directories;
 use super::exception::Exceptions;
 use super::host_side::{HostSide, Trees};
 use super::output::Decoder;
-use super::{BuildTree, Context, RunError};
+use super::{ASSEMBLER, BuildTree, Context, RunError};
 use crate::event::{Event, Events, StageResult};
+use crate::index::{ChosenRunner, Origin};
 use crate::manifest::json::{Json, Object};
 use crate::manifest::{Manifest, Pipeline, Stage};
 
@@ -32,8 +34,8 @@ pub(super) struct StageRun<'a> {
     pub(super) manifest: &'a Manifest,
     pub(super) pipeline: &'a Pipeline,
     pub(super) build: &'a BuildTree,
-    /// The chosen runner's name.
-    pub(super) runner: &'a str,
+    /// The chosen runner.
+    pub(super) runner: &'a ChosenRunner,
     /// What the runner has prepared.
     pub(super) prepared: Option<&'a Path>,
     /// The tree that is changed.
@@ -63,7 +65,7 @@ impl StageRun<'_> {
         };
         let mut host = HostSide::default();
         let trees = Trees { manifest: self.manifest, store: context.store };
-        let ended = match host.open(stage, &context.modules, trees, self.tree, &directories) {
+        let ended = match host.open(stage, context.index.modules(), trees, self.tree, &directories) {
             Ok(told) => {
                 self.write_arguments(stage, told, &directories.arguments)?;
                 let (ended, output) = self.carry_out(stage, &directories, &exceptions)?;
@@ -130,19 +132,36 @@ impl StageRun<'_> {
         let mut environment: Vec<(&str, &str)> =
             epoch.iter().map(|epoch| ("SOURCE_DATE_EPOCH", epoch.as_str())).collect();
         // A stage in a prepared build root is executed without the runner.
-        environment
-            .extend(context.modules.runner(self.runner).into_iter().flat_map(|runner| runner.environment));
-        let capabilities =
-            context.modules.stage(&stage.name).map(|module| module.capabilities).unwrap_or_default();
+        if let (Origin::Native, Some(runner)) =
+            (&self.runner.origin, context.index.modules().runner(&self.runner.name))
+        {
+            environment.extend(runner.environment);
+        }
+        let kind = if stage.assembler { Kind::Assembler } else { Kind::Stage };
+        let origin = context.index.origin(kind, &stage.name).unwrap_or(Origin::Native);
+        let description = context.index.describe(kind, &stage.name).ok();
+        let capabilities: Vec<&str> = description
+            .iter()
+            .flat_map(|description| description.capabilities.iter().map(String::as_str))
+            .collect();
+        let program = |origin: &'_ Origin| match origin {
+            Origin::Native => context.program.to_owned(),
+            // A module may be a link to another one.
+            Origin::Library(path) => path.canonicalize().unwrap_or_else(|_| path.clone()),
+        };
+        let (runner, module) = (program(&self.runner.origin), program(&origin));
+        let external = [&self.runner.origin, &origin].into_iter().any(|origin| *origin != Origin::Native);
         let plan = StageRoot {
             root: self.build.path(),
             boot: self.build.is_object(),
             dev: &directories.dev,
             var: &directories.var,
             proc_cmdline: PROC_CMDLINE,
-            library: None,
-            runner: Program { path: context.program, name: self.runner },
-            module: Program { path: context.program, name: &stage.name },
+            library: context.index.library().filter(|_| external),
+            runner: Program { path: &runner, name: &self.runner.name },
+            module: Program { path: &module, name: &stage.name },
+            // An assembler may have the name of a stage.
+            words: if stage.assembler && matches!(origin, Origin::Native) { &[ASSEMBLER] } else { &[] },
             tree: self.tree,
             meta: self.metadata,
             inputs: &directories.inputs,
@@ -150,7 +169,7 @@ impl StageRun<'_> {
             arguments: &directories.arguments,
             sockets: &[(exceptions.path.clone(), "osbuild")],
             environment: &environment,
-            capabilities,
+            capabilities: &capabilities,
             terminal: context.terminal,
             prepared: self.prepared,
         }

@@ -10,7 +10,6 @@ use kiln_engine::event::Event;
 use kiln_engine::manifest::Format;
 use kiln_engine::run::{Checkpoints, Context, Outcome, RunError, run as carry_out};
 use kiln_engine::runner;
-use kiln_modules::MODULES;
 use kiln_store::cache::{Durability, MaximumSize};
 
 use super::input::{Input, Resolving};
@@ -95,7 +94,8 @@ pub(crate) fn run(arguments: &Arguments) -> CliResult<ExitCode> {
         note: &|line| presenter.note(line),
         interrupted: &interrupted,
     };
-    let ready = input.ready(&resolving, &arguments.library.index()?)?;
+    let index = arguments.library.index()?;
+    let ready = input.ready(&resolving, &index)?;
     let store = session::open_store(
         &arguments.cache.cache,
         session::durability(arguments.cache_sync)?,
@@ -124,7 +124,7 @@ pub(crate) fn run(arguments: &Arguments) -> CliResult<ExitCode> {
     let terminal = settings::terminal();
     let host_runner = runner::request_of(std::path::Path::new("/"));
     let context = Context {
-        modules: MODULES,
+        index: &index,
         store: &store,
         program: &program,
         rundir: std::path::Path::new(RUNDIR),

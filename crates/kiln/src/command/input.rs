@@ -7,9 +7,9 @@ use std::time::Duration;
 
 use kiln_engine::index::Index;
 use kiln_engine::manifest::{Manifest, load, load_valid};
-use kiln_engine::{recipe, runner};
 use kiln_resolve::{Definition, Format, Progress, Refresh, Resolution, ResolveError, Resolver, resolve};
 
+use super::library::assign_recipes;
 use crate::error::{CliError, CliResult, Kind, chain, manifest_error};
 use crate::settings;
 
@@ -76,10 +76,10 @@ impl Input {
         self.with_recipes(&text, exports, index)
     }
 
-    /// Loads what is going to be planned or built: only there it matters what made the objects of the cache.
+    /// Loads what is going to be planned or built.
     fn with_recipes(&self, text: &str, exports: Vec<String>, index: &Index) -> CliResult<Ready> {
         let mut manifest = self.load(text, Some(index))?;
-        recipe::assign(&mut manifest, kiln_modules::CODE, &runner::request_of(Path::new("/")));
+        assign_recipes(&mut manifest, index);
         Ok(Ready { manifest, exports })
     }
 

@@ -4,8 +4,9 @@ use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
 use kiln_api::module;
-use kiln_engine::index::{Index, Library, Origin, Preference};
-use kiln_engine::runner;
+use kiln_engine::index::{Index, Library, Preference};
+use kiln_engine::manifest::Manifest;
+use kiln_engine::{recipe, runner};
 use kiln_modules::MODULES;
 
 use crate::error::{CliError, CliResult, Kind};
@@ -78,5 +79,11 @@ impl LibraryArguments {
 /// The runner that would be chosen for the host; what the host asks for if none fits.
 pub(crate) fn host_runner(index: &Index) -> String {
     let requested = runner::request_of(Path::new("/"));
-    index.runner(&requested).map_or(requested, |(chosen, _): (String, Origin)| chosen)
+    index.runner(&requested).map_or(requested, |chosen| chosen.name)
+}
+
+/// Gives every stage its recipe: only where something is planned or built does it matter what made the cache's objects.
+pub(crate) fn assign_recipes(manifest: &mut Manifest, index: &Index) {
+    let code = |kind, name: &str| index.code(kiln_modules::CODE, kind, name);
+    recipe::assign(manifest, &code, &runner::request_of(Path::new("/")));
 }

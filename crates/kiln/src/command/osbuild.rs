@@ -15,17 +15,18 @@ use std::time::Duration;
 
 use clap::{ArgAction, Parser};
 use kiln_engine::event::Event;
+use kiln_engine::index::Index;
 use kiln_engine::manifest::{Format, LoadError, Manifest, describe, load_valid};
 use kiln_engine::plan::{Request, plan};
 use kiln_engine::run::{Checkpoints, Context, Outcome, RunError, StoreView, run as carry_out};
-use kiln_engine::{manifest, recipe, runner};
+use kiln_engine::{manifest, runner};
 use kiln_modules::MODULES;
 use kiln_store::cache::MaximumSize;
 use kiln_store::object::ObjectStore;
 
 use self::text::Style;
 use super::input::Input;
-use super::library::{LibraryArguments, host_runner};
+use super::library::{LibraryArguments, assign_recipes, host_runner};
 use super::{build, limits, plan as plan_command, session, size};
 use crate::error::{CliError, CliResult, Kind, manifest_error};
 use crate::monitor::{self, Descriptor, Monitor};
@@ -157,10 +158,17 @@ fn run(arguments: &Arguments) -> CliResult<ExitCode> {
     session::require_root("`osbuild`")?;
     // Before any thread: the namespace is the calling thread's.
     let program = session::enter_private_namespace()?;
-    recipe::assign(&mut manifest, kiln_modules::CODE, &runner::request_of(Path::new("/")));
+    assign_recipes(&mut manifest, &index);
     execute(
         arguments,
-        &Job { manifest: &manifest, checkpoints: &checkpoints, program: &program, exports, style },
+        &Job {
+            index: &index,
+            manifest: &manifest,
+            checkpoints: &checkpoints,
+            program: &program,
+            exports,
+            style,
+        },
         target,
     )
 }
@@ -183,6 +191,7 @@ impl Arguments {
 
 /// What is to be done.
 struct Job<'a> {
+    index: &'a Index,
     manifest: &'a Manifest,
     checkpoints: &'a Checkpoints,
     program: &'a Path,
@@ -215,7 +224,7 @@ fn execute(
     let terminal = settings::terminal();
     let host_runner = runner::request_of(Path::new("/"));
     let context = Context {
-        modules: MODULES,
+        index: job.index,
         store: &store,
         program: job.program,
         rundir: &arguments.rundir,
