@@ -5,7 +5,7 @@
 //! | `message` | what happened, or what was written |
 //! | `result` | what became of a source or a stage |
 //! | `context` | where it happened: whole once, then only its `id` |
-//! | `progress` | how many sources and pipelines are done, and below it how many stages of the pipeline |
+//! | `progress` | how many sources and pipelines are done, and below it how many stages of the pipeline or items of the source |
 //! | `options` | the stage's options, with its result |
 //! | `timestamp` | seconds since 1970 |
 //! | `duration` | how many seconds the stage took, with its result |
@@ -17,12 +17,13 @@
 use std::collections::HashSet;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
-use kiln_api::source::ItemResult;
+use kiln_api::source::{DownloadEvent, ItemResult};
 use kiln_engine::event::StageResult;
 use kiln_engine::manifest::json::{Json, Object};
 use kiln_engine::manifest::{Pipeline, Source, Stage};
 use sha2::{Digest as _, Sha256};
 
+use super::download::Downloads;
 use super::{Descriptor, Observer};
 
 /// Longer results are cut: some readers have buffers of 64 KiB for a record.
@@ -40,6 +41,8 @@ pub(super) struct JsonSeqMonitor {
     done: usize,
     /// The pipeline's name, its number of stages and how many of them are done.
     pipeline_progress: Option<(String, usize, usize)>,
+    /// The downloads of the source that is being fetched.
+    downloads: Option<Downloads>,
     /// The name and id of the last pipeline or source.
     pipeline: (Json, Json),
     /// The name and id of the last stage.
@@ -66,6 +69,7 @@ impl JsonSeqMonitor {
             total: steps,
             done: 0,
             pipeline_progress: None,
+            downloads: None,
             pipeline: (Json::Null, Json::Null),
             stage: (Json::Null, Json::Null),
             sent: HashSet::new(),
@@ -109,8 +113,12 @@ impl JsonSeqMonitor {
 
     fn progress(&self) -> Json {
         let mut progress = step("pipelines/sources", self.total, self.done);
-        if let (Json::Object(members), Some((name, total, done))) = (&mut progress, &self.pipeline_progress) {
-            members.insert("progress".to_owned(), step(&format!("pipeline: {name}"), *total, *done));
+        let below = match &self.pipeline_progress {
+            Some((name, total, done)) => Some(step(&format!("pipeline: {name}"), *total, *done)),
+            None => self.downloads.as_ref().and_then(Downloads::progress),
+        };
+        if let (Json::Object(members), Some(below)) = (&mut progress, below) {
+            members.insert("progress".to_owned(), below);
         }
         progress
     }
@@ -135,7 +143,8 @@ impl JsonSeqMonitor {
 }
 
 impl Observer for JsonSeqMonitor {
-    fn begin_source(&mut self, source: &Source) {
+    fn begin_source(&mut self, source: &Source, items: usize, bytes: u64) {
+        self.downloads = Some(Downloads::new(&source.kind, items, bytes, Instant::now()));
         let name = format!("source {}", source.kind);
         self.pipeline = (Json::from(name.as_str()), Json::from(source.id.as_str()));
         self.say(&format!("Starting pipeline {name}"));
@@ -161,7 +170,15 @@ impl Observer for JsonSeqMonitor {
         self.record(text, origin.unwrap_or(DEFAULT_ORIGIN), Extra::default());
     }
 
+    fn download(&mut self, event: &DownloadEvent<'_>) {
+        let line = self.downloads.as_mut().and_then(|downloads| downloads.event(event, Instant::now()));
+        if let Some(line) = line {
+            self.record(&line, DEFAULT_ORIGIN, Extra::default());
+        }
+    }
+
     fn source_result(&mut self, source: &str, results: &[ItemResult]) {
+        self.downloads = None;
         let mut result = source_result(source, results);
         if result.to_string().len() > MAX_OUTPUT
             && let Json::Object(members) = &mut result
@@ -228,13 +245,17 @@ fn shortened(output: &str) -> String {
     format!("[...{hidden} bytes hidden...]\n{}", output.get(start..).unwrap_or_default())
 }
 
-fn object<const N: usize>(members: [(&str, Json); N]) -> Json {
+pub(super) fn object<const N: usize>(members: [(&str, Json); N]) -> Json {
     Json::Object(members.into_iter().map(|(key, value)| (key.to_owned(), value)).collect())
 }
 
 fn step(name: &str, total: usize, done: usize) -> Json {
-    let number = |number: usize| Json::Integer(i64::try_from(number).unwrap_or(i64::MAX));
+    let number = |number: usize| number_of(u64::try_from(number).unwrap_or(u64::MAX));
     object([("name", Json::from(name)), ("total", number(total)), ("done", number(done))])
+}
+
+pub(super) fn number_of(number: u64) -> Json {
+    Json::Integer(i64::try_from(number).unwrap_or(i64::MAX))
 }
 
 fn id_of(context: &Json) -> String {

@@ -53,7 +53,7 @@ impl<'a> LogMonitor<'a> {
 }
 
 impl Observer for LogMonitor<'_> {
-    fn begin_source(&mut self, source: &Source) {
+    fn begin_source(&mut self, source: &Source, _items: usize, _bytes: u64) {
         self.header(&format!("source {}", source.kind), source.id.as_str(), None, "");
     }
 

@@ -7,6 +7,7 @@
 //! Whatever becomes of the reader, the build goes on: see [`Descriptor`].
 
 mod descriptor;
+mod download;
 mod json_seq;
 mod log;
 
@@ -44,11 +45,14 @@ const REPORTING_SOURCE: &str = "org.osbuild.curl";
 
 /// What a monitor is told.
 trait Observer: Send {
-    fn begin_source(&mut self, _source: &Source) {}
+    /// A source begins, and fetches so many items, and so many bytes as far as that is known.
+    fn begin_source(&mut self, _source: &Source, _items: usize, _bytes: u64) {}
     fn begin_pipeline(&mut self, _pipeline: &Pipeline) {}
     fn begin_stage(&mut self, _stage: &Stage) {}
     /// Something was written: by a stage, a source (which has no origin of its own) or the program.
     fn log(&mut self, _text: &str, _origin: Option<&str>) {}
+    /// Something happened to an item of the source.
+    fn download(&mut self, _event: &DownloadEvent<'_>) {}
     fn source_result(&mut self, _source: &str, _results: &[ItemResult]) {}
     fn stage_result(&mut self, _result: &StageResult) {}
     /// A source or a pipeline has ended.
@@ -91,9 +95,9 @@ impl<'a> Monitor<'a> {
     /// Reports an event of the engine. Events may come from any thread.
     pub(crate) fn event(&self, event: &Event<'_>) {
         match event {
-            Event::FetchStarted { source, .. } => {
+            Event::FetchStarted { source, items, bytes, .. } => {
                 if let Some(source) = self.manifest.sources.get(*source) {
-                    self.tell(|observer| observer.begin_source(source));
+                    self.tell(|observer| observer.begin_source(source, *items, *bytes));
                 }
             }
             Event::Download { event, .. } => self.download(event),
@@ -131,6 +135,7 @@ impl<'a> Monitor<'a> {
     }
 
     fn download(&self, event: &DownloadEvent<'_>) {
+        self.tell(|observer| observer.download(event));
         let DownloadEvent::Finished { item, cached: false } = event else { return };
         let source = self.manifest.sources.get(REPORTING_SOURCE);
         let Some(description) = source.and_then(|source| source.items.get(*item)) else { return };

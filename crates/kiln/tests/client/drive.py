@@ -23,8 +23,8 @@ import threading
 
 MONITOR_FD = 3
 MEMBERS = {"message", "result", "context", "progress", "options", "timestamp", "duration", "metadata"}
-# What the reference's downloader shows of its progress is none of anybody's business.
-CHATTER = re.compile(r"^source/org\.osbuild\.curl \(org\.osbuild\.curl\): (?!Downloaded )")
+# What sources show of their progress is another matter in each program.
+CHATTER = re.compile(r"^source/\S+ \(\S+\): (?!Downloaded )")
 
 
 def context_id(context):
@@ -74,6 +74,9 @@ class Reader:
             for member in ("output", "error", "results"):
                 result.pop(member, None)
         message = record.get("message", "")
+        # Kiln's own: how far downloads are, which is told when they take long.
+        if record["progress"].get("progress", {}).get("name", "").startswith("source: "):
+            del record["progress"]["progress"]
         trace = record["context"]["origin"].startswith("stages/")
         if trace:
             record.pop("message", None)
