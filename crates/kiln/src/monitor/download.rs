@@ -65,7 +65,7 @@ impl Downloads {
                 self.sizes.insert((*item).to_owned(), *size);
             }
             DownloadEvent::Progress { bytes, .. } => {
-                self.arrived = self.arrived.saturating_add_signed(*bytes)
+                self.arrived = self.arrived.saturating_add_signed(*bytes);
             }
             DownloadEvent::Finished { .. } => self.finished += 1,
             DownloadEvent::Started { size: None, .. }
