@@ -241,7 +241,7 @@ fn execute(
     };
     let target = target.map(|(kind, out)| (kind, out.until(&interrupted)));
     let steps = job.manifest.sources.len() + plan.builds.len();
-    let monitor = Monitor::new(target, job.manifest, &host_runner, steps);
+    let monitor = Monitor::new(target, job.manifest, job.index, &host_runner, steps);
     let name = arguments.manifest.display();
     monitor.say(&format!("starting {name}"));
     let outcome = carry_out(&context, job.manifest, &plan, &|event: Event<'_>| {

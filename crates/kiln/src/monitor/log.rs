@@ -5,10 +5,9 @@ use std::time::Instant;
 
 use kiln_api::source::ItemResult;
 use kiln_engine::event::StageResult;
+use kiln_engine::index::Index;
 use kiln_engine::manifest::json::{Json, Object, write_string};
 use kiln_engine::manifest::{Pipeline, Source, Stage};
-use kiln_engine::runner;
-use kiln_modules::MODULES;
 use kiln_sys::local_time::local_time;
 
 use super::{Descriptor, Observer};
@@ -23,6 +22,7 @@ const MONTHS: [&str; 12] =
 /// Writes a log for people.
 pub(super) struct LogMonitor<'a> {
     out: Descriptor,
+    index: &'a Index,
     /// The runner that the host's os-release asks for.
     host_runner: &'a str,
     /// When the last stage began.
@@ -30,8 +30,8 @@ pub(super) struct LogMonitor<'a> {
 }
 
 impl<'a> LogMonitor<'a> {
-    pub(super) fn new(out: Descriptor, host_runner: &'a str) -> Self {
-        Self { out, host_runner, stage_start: None }
+    pub(super) fn new(out: Descriptor, index: &'a Index, host_runner: &'a str) -> Self {
+        Self { out, index, host_runner, stage_start: None }
     }
 
     /// A title, which terminals show in bold letters.
@@ -59,10 +59,9 @@ impl Observer for LogMonitor<'_> {
 
     fn begin_pipeline(&mut self, pipeline: &Pipeline) {
         let requested = pipeline.runner.as_deref();
-        let available = MODULES.runners.iter().map(|runner| runner.name);
         let asked = requested.unwrap_or(self.host_runner);
-        let chosen = runner::choose(asked, available).unwrap_or(asked);
-        let mut more = format!("\n  runner: {} ({chosen})", requested.unwrap_or(chosen));
+        let chosen = self.index.runner(asked).map_or_else(|_| asked.to_owned(), |chosen| chosen.name);
+        let mut more = format!("\n  runner: {} ({chosen})", requested.unwrap_or(&chosen));
         if let Some(epoch) = pipeline.source_epoch {
             let _ = write!(more, "\n  source-epoch: {} [{epoch}]", date(epoch));
         }

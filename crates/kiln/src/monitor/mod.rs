@@ -16,6 +16,7 @@ use std::sync::{Mutex, PoisonError};
 use clap::ValueEnum;
 use kiln_api::source::{DownloadEvent, ItemResult};
 use kiln_engine::event::{Event, StageResult};
+use kiln_engine::index::Index;
 use kiln_engine::manifest::json::Json;
 use kiln_engine::manifest::{Manifest, Pipeline, Source, Stage};
 
@@ -76,12 +77,13 @@ impl<'a> Monitor<'a> {
     pub(crate) fn new(
         target: Option<(Kind, Descriptor)>,
         manifest: &'a Manifest,
+        index: &'a Index,
         host_runner: &'a str,
         steps: usize,
     ) -> Self {
         let observer: Box<dyn Observer + 'a> = match target {
             None | Some((Kind::Null, _)) => Box::new(NullMonitor),
-            Some((Kind::Log, out)) => Box::new(LogMonitor::new(out, host_runner)),
+            Some((Kind::Log, out)) => Box::new(LogMonitor::new(out, index, host_runner)),
             Some((Kind::JsonSeq, out)) => Box::new(JsonSeqMonitor::new(out, steps)),
         };
         Self { manifest, observer: Mutex::new(observer) }
