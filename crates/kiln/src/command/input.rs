@@ -92,6 +92,14 @@ impl Input {
         loaded.map_err(|error| manifest_error(&self.name, text, &error))
     }
 
+    /// Loads the manifest without looking at modules, resolving the definition first if it is one.
+    pub(crate) fn manifest(&self, resolving: &Resolving<'_>) -> CliResult<Manifest> {
+        if !self.is_definition() {
+            return self.load(&self.text, None);
+        }
+        self.load(&self.resolve(resolving)?.manifest.to_string(), None)
+    }
+
     /// Reads the definition, or gives everything that is wrong with it.
     pub(crate) fn definition(&self) -> Result<Definition, Vec<kiln_resolve::Finding>> {
         Definition::parse(&self.text, Path::new(&self.name), self.format.unwrap_or(Format::Toml))

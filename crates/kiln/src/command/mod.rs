@@ -2,6 +2,7 @@
 
 mod build;
 mod cache;
+mod diff;
 mod input;
 mod inspect;
 mod library;
@@ -46,6 +47,8 @@ enum Command {
     Cache(cache::Arguments),
     /// Show what a build would fetch, build and use from the cache, and why
     Plan(plan::Arguments),
+    /// Say what differs between two manifests, and why that is built again
+    Diff(diff::Arguments),
     /// Print a manifest with all its ids
     Inspect(inspect::Arguments),
     /// List the native modules, or document one of them
@@ -68,6 +71,7 @@ pub(crate) fn main(arguments: Vec<OsString>) -> ExitCode {
         Command::Build(arguments) => build::run(&arguments),
         Command::Cache(arguments) => cache::run(&arguments),
         Command::Plan(arguments) => plan::run(&arguments),
+        Command::Diff(arguments) => diff::run(&arguments),
         Command::Inspect(arguments) => inspect::run(&arguments),
         Command::Modules(arguments) => modules::run(&arguments),
         Command::Resolve(arguments) => resolve::run(&arguments),

@@ -7,6 +7,7 @@ mod cache_limits;
 mod client;
 mod commands;
 mod debian;
+mod diff;
 mod interrupted;
 mod kept;
 mod manifests;
