@@ -3,6 +3,7 @@
 mod build;
 mod cache;
 mod diff;
+mod graph;
 mod input;
 mod inspect;
 mod library;
@@ -49,6 +50,8 @@ enum Command {
     Plan(plan::Arguments),
     /// Say what differs between two manifests, and why that is built again
     Diff(diff::Arguments),
+    /// Draw pipelines, build roots, inputs and sources of a manifest
+    Graph(graph::Arguments),
     /// Print a manifest with all its ids
     Inspect(inspect::Arguments),
     /// List the native modules, or document one of them
@@ -72,6 +75,7 @@ pub(crate) fn main(arguments: Vec<OsString>) -> ExitCode {
         Command::Cache(arguments) => cache::run(&arguments),
         Command::Plan(arguments) => plan::run(&arguments),
         Command::Diff(arguments) => diff::run(&arguments),
+        Command::Graph(arguments) => graph::run(&arguments),
         Command::Inspect(arguments) => inspect::run(&arguments),
         Command::Modules(arguments) => modules::run(&arguments),
         Command::Resolve(arguments) => resolve::run(&arguments),

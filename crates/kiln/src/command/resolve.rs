@@ -61,7 +61,7 @@ pub(crate) fn run(arguments: &Arguments) -> CliResult<ExitCode> {
 }
 
 /// Writes a file under a temporary name first: nobody sees half a manifest.
-fn write(path: &Path, text: &str) -> CliResult {
+pub(super) fn write(path: &Path, text: &str) -> CliResult {
     let failed = |error: std::io::Error| {
         CliError::new(Kind::Environment, format!("cannot write `{}`: {error}", path.display()))
     };

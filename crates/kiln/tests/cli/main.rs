@@ -8,6 +8,7 @@ mod client;
 mod commands;
 mod debian;
 mod diff;
+mod graph;
 mod interrupted;
 mod kept;
 mod manifests;
