@@ -186,8 +186,16 @@ impl Description {
                 required.extend(schema.required_members);
                 json!({
                     "type": "object",
+                    "additionalProperties": false,
                     "required": required,
-                    "properties": {"type": name, "options": schema.options},
+                    "properties": {
+                        "name": {"type": "string"},
+                        "type": name,
+                        "source": {"type": "string"},
+                        "target": {"type": "string"},
+                        "partition": {"type": "number"},
+                        "options": schema.options,
+                    },
                 })
             }
             Kind::Runner => json!({}),
@@ -252,10 +260,14 @@ impl Description {
     }
 }
 
-/// In format 1 the items of a source stand in a member of another name, and nothing else does.
+/// In format 1 the items of a source stand in a member of another name, which a source may know itself.
 fn source_of_format_1(name: &str, schema: &Value) -> Value {
     let member = source1(name).map_or("items", |(_, member)| member);
-    let items = schema.get("properties").and_then(|properties| properties.get("items"));
+    let properties = schema.get("properties");
+    if properties.is_some_and(|properties| properties.get(member).is_some()) {
+        return schema.clone();
+    }
+    let items = properties.and_then(|properties| properties.get("items"));
     let mut composed = json!({
         "type": "object",
         "additionalProperties": false,

@@ -83,7 +83,7 @@ impl Library {
         match fs::read(&meta) {
             Ok(text) => from_json(kind, name, path, &text)
                 .map_err(|reason| Unusable::Broken(format!("`{}`: {reason}", meta.display()))),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => from_program(kind, name, path),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => from_program(kind, name, &path),
             Err(error) => Err(Unusable::Broken(format!("cannot read `{}`: {error}", meta.display()))),
         }
     }
@@ -104,8 +104,8 @@ fn from_json(kind: Kind, name: &str, path: PathBuf, text: &[u8]) -> Result<Descr
     Ok(Description::external(kind, name, path, words, meta.capabilities, fragments))
 }
 
-fn from_program(kind: Kind, name: &str, path: PathBuf) -> Result<Description, Unusable> {
-    let text = match fs::read(&path) {
+fn from_program(kind: Kind, name: &str, path: &Path) -> Result<Description, Unusable> {
+    let text = match fs::read(path) {
         Ok(text) => text,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(Unusable::Unknown),
         Err(error) => return Err(Unusable::Broken(format!("cannot read `{}`: {error}", path.display()))),
@@ -127,7 +127,7 @@ fn from_program(kind: Kind, name: &str, path: PathBuf) -> Result<Description, Un
     let one = fragment("SCHEMA", facts.schema.as_ref())?;
     let two = fragment("SCHEMA_2", facts.schema_2.as_ref())?;
     let words = (summary.to_owned(), rest.to_owned());
-    Ok(Description::external(kind, name, path.clone(), words, facts.capabilities, (one, two)))
+    Ok(Description::external(kind, name, path.to_owned(), words, facts.capabilities, (one, two)))
 }
 
 #[cfg(test)]

@@ -21,10 +21,10 @@ pub(crate) struct LibraryArguments {
     ///
     /// In osbuild's layout: stages/, assemblers/, sources/, inputs/, devices/, mounts/ and runners/. Without it, what is
     /// not native is looked for in /usr/lib/osbuild.
-    #[arg(short, long, value_name = "DIRECTORY")]
+    #[arg(short, long, value_name = "DIRECTORY", global = true)]
     libdir: Option<PathBuf>,
     /// Let native modules go before those of --libdir: all, or those of a kind (repeat)
-    #[arg(long, value_name = "KIND", num_args = 0..=1, require_equals = true, default_missing_value = "all")]
+    #[arg(long, global = true, value_name = "KIND", num_args = 0..=1, require_equals = true, default_missing_value = "all")]
     prefer_native: Vec<Preferred>,
 }
 

@@ -21,29 +21,18 @@ use crate::checksum::Checksum;
 /// `OSBUILD_SOURCES_CURL_SSL_CA_CERT` (optional), `org.osbuild.rhsm` from the system's subscriptions.
 /// Proxies are those of `OSBUILD_SOURCES_CURL_PROXY`, or of the usual variables (`https_proxy`, `no_proxy`, …).
 #[derive(Deserialize, JsonSchema)]
-#[serde(untagged)]
-#[expect(dead_code, reason = "only the schema is used: items are read one by one")]
-pub(super) enum Description {
-    Items(Items),
-    Urls(Urls),
-}
-
-/// The description as it is written today.
-#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
+#[schemars(extend("oneOf" = [{"required": ["items"]}, {"required": ["urls"]}]))]
 #[expect(dead_code, reason = "only the schema is used: items are read one by one")]
-pub(super) struct Items {
+pub(super) struct Description {
     /// What to fetch, by checksum.
-    items: BTreeMap<Key, File>,
-}
-
-/// The description as older manifests have it.
-#[derive(Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-#[expect(dead_code, reason = "only the schema is used: items are read one by one")]
-pub(super) struct Urls {
-    /// What to fetch, by checksum.
-    urls: BTreeMap<Key, File>,
+    #[serde(default)]
+    #[schemars(with = "BTreeMap<Key, File>")]
+    items: Option<BTreeMap<Key, File>>,
+    /// What to fetch, by checksum, as format 1 and older manifests have it.
+    #[serde(default)]
+    #[schemars(with = "BTreeMap<Key, File>")]
+    urls: Option<BTreeMap<Key, File>>,
 }
 
 /// A checksum, with the reference's pattern.
