@@ -77,6 +77,17 @@ pub enum Event<'a> {
         /// The text.
         text: &'a str,
     },
+    /// A shell is about to be opened in a stage's build root; until the next event it has the terminal.
+    ShellStarted {
+        /// The pipeline.
+        pipeline: &'a str,
+        /// The module.
+        stage: &'a str,
+        /// The stage's id.
+        id: &'a Id,
+        /// Why.
+        moment: ShellMoment,
+    },
     /// A stage ended.
     StageFinished {
         /// The pipeline.
@@ -110,6 +121,17 @@ pub enum Event<'a> {
         /// One sentence.
         message: &'a str,
     },
+}
+
+/// When a shell is opened in a stage's build root.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ShellMoment {
+    /// Before the stage runs.
+    Before,
+    /// After it has failed.
+    AfterFailure,
+    /// Instead of it.
+    Instead,
 }
 
 /// What became of a stage.

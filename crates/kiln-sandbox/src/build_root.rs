@@ -21,6 +21,10 @@ pub struct BuildRoot {
     pub environment: Vec<(String, String)>,
     /// Program and arguments.
     pub arguments: Vec<String>,
+    /// Whether the program is for the user at the terminal that is its standard input: it stays in Kiln's session and
+    /// reads from the terminal. All others have a session of their own.
+    #[serde(default)]
+    pub terminal: bool,
 }
 
 /// What `/` is.
@@ -127,7 +131,11 @@ impl BuildRoot {
         for operation in &self.operations {
             line(&mut text, operation);
         }
-        line(&mut text, "namespaces   mount, pid, ipc, network (loopback only), uts; new session");
+        let session = if self.terminal { "the user's terminal" } else { "new session" };
+        line(
+            &mut text,
+            format_args!("namespaces   mount, pid, ipc, network (loopback only), uts; {session}"),
+        );
         for name in &self.capabilities {
             line(&mut text, format_args!("capability   {name}"));
         }

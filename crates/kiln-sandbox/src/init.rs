@@ -6,7 +6,7 @@
 use std::ffi::OsString;
 use std::fs::File;
 use std::io::{self, Read, Write};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::process::{Command, Stdio};
 
 use rustix::event::{PollFd, PollFlags, poll};
@@ -70,7 +70,11 @@ fn set_up_and_start(plan: OwnedFd) -> Result<Pid, Failure> {
     let kept = capability::parse(plan.capabilities.iter().map(String::as_str))
         .map_err(|error| (error.to_string(), io::Error::from(io::ErrorKind::InvalidInput)))?;
     kiln_sys::process::close_others_on_exec().map_err(during("close inherited descriptors"))?;
-    rustix::process::setsid().map_err(|error| during("start a new session")(error.into()))?;
+    if plan.terminal {
+        take_terminal().map_err(during("take the terminal"))?;
+    } else {
+        rustix::process::setsid().map_err(|error| during("start a new session")(error.into()))?;
+    }
     kiln_sys::namespace::loopback_up().map_err(during("bring up the loopback interface"))?;
     // While the plan is carried out modes are exact.
     rustix::process::umask(Mode::empty());
@@ -85,6 +89,12 @@ fn set_up_and_start(plan: OwnedFd) -> Result<Pid, Failure> {
     // As under bubblewrap: the first process has nothing left to do that needs a capability.
     capability::drop_all().map_err(|error| during("drop capabilities")(error.into()))?;
     Ok(program)
+}
+
+/// Becomes the process group that reads from the terminal: what is typed there is for the program, and so is Ctrl-C.
+fn take_terminal() -> io::Result<()> {
+    rustix::process::setpgid(None, None)?;
+    kiln_sys::terminal::set_foreground(io::stdin().as_fd(), rustix::process::getpid())
 }
 
 fn during(operation: &str) -> impl FnOnce(io::Error) -> Failure {

@@ -36,5 +36,5 @@ pub use error::SandboxError;
 pub use host::{Dev, enter_private_namespace, prepare_dev};
 pub use init::{SANDBOX_INIT, init_main};
 pub use prepared::finish_prepared;
-pub use running::{Ended, Running, start};
+pub use running::{Ended, Running, Streams, start, start_with};
 pub use stage_root::{PREPARE, PROC_CMDLINE, PrepareRoot, Program, StageRoot};

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use kiln_sys::process::{Child, Namespaces, Spawn};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
-use rustix::process::{Signal, WaitId, WaitIdOptions, WaitIdStatus};
+use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, WaitIdStatus};
 
 use crate::build_root::BuildRoot;
 use crate::init::SANDBOX_INIT;
@@ -46,7 +46,48 @@ pub struct Running {
     report: PipeReader,
     /// Held, not used: the sandbox ends when it closes.
     _lifeline: PipeWriter,
+    /// Given back when everything in the sandbox has ended.
+    _terminal: Option<Terminal>,
     reaped: bool,
+}
+
+/// The standard streams of a sandbox's program.
+#[derive(Clone, Copy, Debug)]
+pub struct Streams<'a> {
+    /// Standard input.
+    pub input: BorrowedFd<'a>,
+    /// Standard output.
+    pub output: BorrowedFd<'a>,
+    /// Standard error.
+    pub error: BorrowedFd<'a>,
+}
+
+impl Streams<'_> {
+    /// Whether the input is the terminal that Kiln itself may read from.
+    pub fn have_terminal(&self) -> bool {
+        kiln_sys::terminal::is_in_foreground(self.input)
+    }
+}
+
+/// The terminal that a sandbox's program reads from, and who did before.
+#[derive(Debug)]
+struct Terminal {
+    descriptor: OwnedFd,
+    group: Pid,
+}
+
+impl Terminal {
+    fn lend(input: BorrowedFd<'_>) -> io::Result<Self> {
+        let group = kiln_sys::terminal::foreground(input).ok_or(Errno::NOTTY)?;
+        Ok(Self { descriptor: rustix::io::fcntl_dupfd_cloexec(input, 3)?, group })
+    }
+}
+
+impl Drop for Terminal {
+    fn drop(&mut self) {
+        // A terminal that has been closed meanwhile is nobody's.
+        let _ = kiln_sys::terminal::set_foreground(self.descriptor.as_fd(), self.group);
+    }
 }
 
 /// Starts the program of a build root in its sandbox.
@@ -55,16 +96,24 @@ pub struct Running {
 /// and standard error of the program go to `output`; a caller that reads the other end of a pipe closes its own
 /// copy of this one to see the end. That the setup failed is reported by [`Running::wait`].
 pub fn start(plan: &BuildRoot, helper: &Path, output: BorrowedFd<'_>) -> Result<Running, SandboxError> {
-    capability::parse(plan.capabilities.iter().map(String::as_str))?;
-    let failed = |source| SandboxError::Start { program: helper.to_owned(), source };
-    start_helper(plan, helper, output).map_err(failed)
+    let null = File::open("/dev/null").map_err(SandboxError::host("open", Path::new("/dev/null")))?;
+    start_with(plan, helper, Streams { input: null.as_fd(), output, error: output })
 }
 
-fn start_helper(plan: &BuildRoot, helper: &Path, output: BorrowedFd<'_>) -> io::Result<Running> {
+/// Starts the program of a build root in its sandbox, with these standard streams.
+///
+/// If the plan is for the user at a terminal, `input` must be the terminal of Kiln's own session.
+pub fn start_with(plan: &BuildRoot, helper: &Path, streams: Streams<'_>) -> Result<Running, SandboxError> {
+    capability::parse(plan.capabilities.iter().map(String::as_str))?;
+    let failed = |source| SandboxError::Start { program: helper.to_owned(), source };
+    start_helper(plan, helper, streams).map_err(failed)
+}
+
+fn start_helper(plan: &BuildRoot, helper: &Path, streams: Streams<'_>) -> io::Result<Running> {
+    let terminal = plan.terminal.then(|| Terminal::lend(streams.input)).transpose()?;
     let plan = plan_file(plan)?;
     let (report, report_writer) = io::pipe()?;
     let (lifeline_reader, lifeline) = io::pipe()?;
-    let null = File::open("/dev/null")?;
     let inherited = vec![plan.as_fd(), report_writer.as_fd(), lifeline_reader.as_fd()];
     let mut arguments = vec![c"kiln".to_owned(), CString::new(SANDBOX_INIT)?];
     for descriptor in &inherited {
@@ -73,12 +122,13 @@ fn start_helper(plan: &BuildRoot, helper: &Path, output: BorrowedFd<'_>) -> io::
     let child = kiln_sys::process::spawn(&Spawn {
         program: CString::new(helper.as_os_str().as_bytes())?,
         arguments,
-        stdin: null.as_fd(),
-        output,
+        stdin: streams.input,
+        output: streams.output,
+        error: streams.error,
         inherited,
         namespaces: NAMESPACES,
     })?;
-    Ok(Running { child, report, _lifeline: lifeline, reaped: false })
+    Ok(Running { child, report, _lifeline: lifeline, _terminal: terminal, reaped: false })
 }
 
 /// The plan in a file that has no name: it may be larger than a pipe holds.

@@ -133,6 +133,7 @@ impl StageRoot<'_> {
             capabilities: capabilities(self.capabilities),
             environment: environment(self.terminal, self.environment),
             arguments,
+            terminal: false,
         }
     }
 }
@@ -154,6 +155,7 @@ impl PrepareRoot<'_> {
             capabilities: capabilities(&[]),
             environment: environment(self.terminal, &[]),
             arguments: vec![runner_path(self.runner.name), PREPARE.to_owned()],
+            terminal: false,
         }
     }
 }

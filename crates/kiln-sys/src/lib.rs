@@ -18,6 +18,7 @@
 //! - [`process`]: starting a process in new namespaces.
 //! - [`quiet_sync`]: children whose flushes do nothing.
 //! - [`rename`]: `renameat2`, with a fallback where flags are refused.
+//! - [`terminal`]: which processes read from the terminal.
 //! - [`trace`]: child processes that stop at each system call, for tests.
 //! - [`xfs`]: how XFS divides its space.
 
@@ -36,6 +37,7 @@ pub mod namespace;
 pub mod process;
 pub mod quiet_sync;
 pub mod rename;
+pub mod terminal;
 pub mod trace;
 pub mod udev_inhibitor;
 pub mod xfs;

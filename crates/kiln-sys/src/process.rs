@@ -57,8 +57,10 @@ pub struct Spawn<'a> {
     pub arguments: Vec<CString>,
     /// Standard input.
     pub stdin: BorrowedFd<'a>,
-    /// Standard output and standard error.
+    /// Standard output.
     pub output: BorrowedFd<'a>,
+    /// Standard error.
+    pub error: BorrowedFd<'a>,
     /// Descriptors that stay open under the numbers they have.
     pub inherited: Vec<BorrowedFd<'a>>,
     /// What the child does not share with its parent.
@@ -81,6 +83,7 @@ struct Start {
     environment: [*const libc::c_char; 1],
     stdin: RawFd,
     output: RawFd,
+    error: RawFd,
     inherited: Vec<RawFd>,
     mask: libc::sigset_t,
     /// What the child reports: the errno of the call that failed.
@@ -95,6 +98,7 @@ pub fn spawn(request: &Spawn<'_>) -> io::Result<Child> {
     // Standard streams must not be overwritten by each other: all come from above them.
     let stdin = rustix::io::fcntl_dupfd_cloexec(request.stdin, 3)?;
     let output = rustix::io::fcntl_dupfd_cloexec(request.output, 3)?;
+    let error = rustix::io::fcntl_dupfd_cloexec(request.error, 3)?;
     let mut arguments: Vec<_> = request.arguments.iter().map(|argument| argument.as_ptr()).collect();
     arguments.push(ptr::null());
     let mut stack = vec![0u128; STACK / size_of::<u128>()];
@@ -104,6 +108,7 @@ pub fn spawn(request: &Spawn<'_>) -> io::Result<Child> {
         environment: [ptr::null()],
         stdin: stdin.as_raw_fd(),
         output: output.as_raw_fd(),
+        error: error.as_raw_fd(),
         inherited: request.inherited.iter().map(AsRawFd::as_raw_fd).collect(),
         mask: empty_signal_set(),
         failed: 0,
@@ -145,7 +150,7 @@ extern "C" fn child_main(start: *mut c_void) -> c_int {
 fn prepare_and_execute(start: &Start) -> c_int {
     let errno = || io::Error::last_os_error().raw_os_error().unwrap_or(libc::EINVAL);
     reset_signal_actions();
-    for (from, to) in [(start.stdin, 0), (start.output, 1), (start.output, 2)] {
+    for (from, to) in [(start.stdin, 0), (start.output, 1), (start.error, 2)] {
         // SAFETY: works on descriptor numbers of the child's own table only.
         #[expect(unsafe_code, reason = "the child owns a copy of the descriptor table")]
         if unsafe { libc::dup2(from, to) } < 0 {
@@ -224,6 +229,20 @@ fn change_mask(how: c_int, set: &libc::sigset_t) -> io::Result<libc::sigset_t> {
     }
 }
 
+/// Does something while a signal is blocked for the calling thread.
+pub(crate) fn with_blocked<T>(signal: c_int, what: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
+    let mut set = empty_signal_set();
+    // SAFETY: `set` is a valid set.
+    #[expect(unsafe_code, reason = "signal sets are C structures")]
+    unsafe {
+        libc::sigaddset(&raw mut set, signal);
+    }
+    let mask = block_signals(&set)?;
+    let result = what();
+    block_signals_exactly(&mask)?;
+    result
+}
+
 /// Blocks `SIGCHLD` for the calling thread and returns a descriptor that is readable when a child has ended.
 pub fn child_signal() -> io::Result<OwnedFd> {
     let mut set = empty_signal_set();
@@ -287,6 +306,7 @@ mod tests {
             arguments: vec![c"sh".to_owned(), c"-c".to_owned(), CString::new(script)?],
             stdin: null.as_fd(),
             output,
+            error: output,
             inherited: Vec::new(),
             namespaces,
         })
@@ -328,6 +348,7 @@ mod tests {
             arguments: vec![c"program".to_owned()],
             stdin: null.as_fd(),
             output: null.as_fd(),
+            error: null.as_fd(),
             inherited: Vec::new(),
             namespaces: Namespaces::default(),
         })

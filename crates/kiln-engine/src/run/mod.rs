@@ -14,6 +14,7 @@ mod output;
 mod pipeline;
 mod prepared;
 mod schedule;
+mod shell;
 mod stage;
 
 use std::collections::BTreeMap;
@@ -26,11 +27,13 @@ use std::time::{Duration, Instant};
 use kiln_api::module::Modules;
 use kiln_api::source::ItemResult;
 use kiln_sandbox::SandboxError;
+pub use kiln_sandbox::{Ended, Streams};
 use kiln_store::cache::DiskFull;
 use kiln_store::object::{Object, ObjectError, ObjectStore};
 
 pub use checkpoint::{Checkpoints, PatternError};
 pub use export::Exported;
+pub use shell::{Break, ShellPlace, Shells};
 pub use stage::FULL;
 
 use self::directories::PrivateRundir;
@@ -71,6 +74,8 @@ pub struct Context<'a> {
     pub output_directory: Option<&'a Path>,
     /// Whether exported files keep their owners.
     pub keep_owners: bool,
+    /// The shells that the user wants in build roots.
+    pub shells: Option<&'a Shells<'a>>,
     /// Set when the user interrupts.
     pub interrupted: &'a AtomicBool,
 }
@@ -148,6 +153,23 @@ pub enum RunError {
         runner: String,
         /// What it said.
         output: String,
+    },
+    /// The shell before a stage did not end well.
+    #[error("the shell in the build root of `{stage}` ended with {status}")]
+    Shell {
+        /// The stage.
+        stage: String,
+        /// How the shell ended.
+        status: String,
+    },
+    /// The shell that was all that was wanted has ended.
+    #[error("the shell has ended")]
+    ShellEnded(Ended),
+    /// There is nothing that could be the shell.
+    #[error("the build root of `{stage}` has no shell: neither `bash` nor `sh`")]
+    NoShell {
+        /// The stage.
+        stage: String,
     },
     /// A module is there, but only as a program of a library directory.
     #[error("the {kind} `{name}` is not native, and those of a library directory cannot be started yet")]

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use kiln_store::cache::BuildLock;
 use kiln_store::object::{NewObject, Object, ObjectError, Outcome as Kept};
 
 use super::prepared::{Prepared, PreparedRoots};
@@ -10,7 +11,7 @@ use super::stage::StageRun;
 use super::{BuildTree, Context, PipelineResult, RunError};
 use crate::event::{Event, Events};
 use crate::index::{ChosenRunner, Origin};
-use crate::manifest::{Manifest, Pipeline};
+use crate::manifest::{Id, Manifest, Pipeline};
 
 /// Builds a pipeline, unless the cache has come to hold it meanwhile. A failing stage is a result; otherwise the
 /// object is returned too, because it is held against eviction only as long as somebody has it.
@@ -24,21 +25,18 @@ pub(super) fn build(
     let start = Instant::now();
     let mut result = PipelineResult { name: pipeline.name.clone(), ..PipelineResult::default() };
     let Some(id) = pipeline.id() else { return Ok((result, None)) };
-    // Single flight: whoever else builds this object has the lock; when it is done the object may be there.
-    let mut lock = context.store.cache().try_build_lock(id.as_str()).map_err(ObjectError::from)?;
-    if lock.is_none() {
-        events(Event::Waiting { pipeline: &pipeline.name });
-        lock = Some(context.store.build_lock(id.as_str())?);
-    }
     let recipe = pipeline.recipe();
-    if let Some(object) = context.store.get((id.as_str(), recipe))? {
+    // With a shell in place of the last stage there will be no object, whoever else makes it.
+    let for_shell = context.shells.is_some_and(|shells| shells.replace_last_of(pipeline));
+    let lock = if for_shell { None } else { Some(lock(context, pipeline, id, events)?) };
+    if !for_shell && let Some(object) = context.store.get((id.as_str(), recipe))? {
         return Ok((result, Some(object)));
     }
     let build = build_tree(context, manifest, pipeline)?;
     let runner = choose_runner(context, pipeline)?;
     let mut base: Option<Arc<Object>> = None;
     let mut skipped = 0;
-    for (index, stage) in pipeline.stages.iter().enumerate().rev() {
+    for (index, stage) in pipeline.stages.iter().enumerate().rev().skip(for_shell.into()) {
         base = context.store.get((stage.id.as_str(), stage.recipe.as_str()))?;
         if base.is_some() {
             skipped = index + 1;
@@ -96,6 +94,20 @@ pub(super) fn build(
         duration: result.duration,
     });
     Ok((result, object))
+}
+
+/// Single flight: whoever else builds this object has the lock; when it is done the object may be there.
+fn lock(
+    context: &Context<'_>,
+    pipeline: &Pipeline,
+    id: &Id,
+    events: Events<'_>,
+) -> Result<BuildLock, RunError> {
+    if let Some(lock) = context.store.cache().try_build_lock(id.as_str()).map_err(ObjectError::from)? {
+        return Ok(lock);
+    }
+    events(Event::Waiting { pipeline: &pipeline.name });
+    Ok(context.store.build_lock(id.as_str())?)
 }
 
 fn finish(

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use kiln_api::module::Kind;
-use kiln_sandbox::{Ended, PROC_CMDLINE, Program, StageRoot};
+use kiln_sandbox::{BuildRoot, Ended, PROC_CMDLINE, Program, StageRoot};
 
 use super::directories::Directories;
 use super::exception::Exceptions;
@@ -48,7 +48,7 @@ pub(super) struct StageRun<'a> {
 impl StageRun<'_> {
     /// Runs the stage. That it fails is a result, not an error.
     pub(super) fn run(&self, stage: &Stage) -> Result<StageResult, RunError> {
-        let start = Instant::now();
+        let mut start = Instant::now();
         let context = self.context;
         let directories = Directories::create(context.store, context.rundir)?;
         let exceptions = Exceptions::listen(&directories.exceptions)
@@ -68,13 +68,21 @@ impl StageRun<'_> {
         let ended = match host.open(stage, context.index.modules(), trees, self.tree, &directories) {
             Ok(told) => {
                 self.write_arguments(stage, told, &directories.arguments)?;
+                if self.shell_before(stage, &directories, &exceptions)? {
+                    start = Instant::now();
+                }
                 let (ended, output) = self.carry_out(stage, &directories, &exceptions)?;
                 result.output = output;
                 result.error = exceptions.take();
                 if ended == Ended::Interrupted {
                     return Err(RunError::Interrupted);
                 }
-                self.reason(ended)
+                let reason = self.reason(ended);
+                if reason.is_some() {
+                    result.duration = start.elapsed();
+                    self.shell_after_failure(stage, &directories, &exceptions)?;
+                }
+                reason
             }
             Err(error) => Some(crate::chain(&error)),
         };
@@ -94,7 +102,9 @@ impl StageRun<'_> {
         result.reason =
             ended.or(closed).map(|reason| if self.is_full() { format!("{reason}; {FULL}") } else { reason });
         result.success = result.reason.is_none();
-        result.duration = start.elapsed();
+        if result.duration.is_zero() {
+            result.duration = start.elapsed();
+        }
         Ok(result)
     }
 
@@ -121,12 +131,13 @@ impl StageRun<'_> {
         }
     }
 
-    fn carry_out(
+    /// The stage's build root.
+    pub(super) fn plan(
         &self,
         stage: &Stage,
         directories: &Directories,
         exceptions: &Exceptions,
-    ) -> Result<(Ended, String), RunError> {
+    ) -> BuildRoot {
         let context = self.context;
         let epoch = self.pipeline.source_epoch.map(|epoch| epoch.to_string());
         let mut environment: Vec<(&str, &str)> =
@@ -151,7 +162,7 @@ impl StageRun<'_> {
         };
         let (runner, module) = (program(&self.runner.origin), program(&origin));
         let external = [&self.runner.origin, &origin].into_iter().any(|origin| *origin != Origin::Native);
-        let plan = StageRoot {
+        StageRoot {
             root: self.build.path(),
             boot: self.build.is_object(),
             dev: &directories.dev,
@@ -173,7 +184,17 @@ impl StageRun<'_> {
             terminal: context.terminal,
             prepared: self.prepared,
         }
-        .plan();
+        .plan()
+    }
+
+    fn carry_out(
+        &self,
+        stage: &Stage,
+        directories: &Directories,
+        exceptions: &Exceptions,
+    ) -> Result<(Ended, String), RunError> {
+        let context = self.context;
+        let plan = self.plan(stage, directories, exceptions);
         let (reader, writer) = std::io::pipe().map_err(RunError::Pipe)?;
         let deadline = context.stage_timeout.map(|limit| Instant::now() + limit);
         let running = kiln_sandbox::start(&plan, context.program, writer.as_fd())?;

@@ -217,6 +217,7 @@ fn unknown_capability_is_refused() {
         capabilities: vec!["CAP_NONSENSE".to_owned()],
         environment: Vec::new(),
         arguments: vec!["/bin/true".to_owned()],
+        terminal: false,
     };
     let error = kiln_sandbox::start(&plan, helper(), null().as_fd()).expect_err("refused");
     assert_eq!(error.to_string(), "unknown capability `CAP_NONSENSE`");
@@ -229,6 +230,7 @@ fn missing_helper_is_named() {
         capabilities: Vec::new(),
         environment: Vec::new(),
         arguments: vec!["/bin/true".to_owned()],
+        terminal: false,
     };
     let error = kiln_sandbox::start(&plan, "/no/such/kiln".as_ref(), null().as_fd()).expect_err("not there");
     assert_eq!(error.to_string(), "cannot start the sandbox with `/no/such/kiln`");

@@ -17,11 +17,14 @@ use super::library::LibraryArguments;
 use super::limits::{disk_full, keep_free, protect, set_limit};
 use super::plan;
 use super::session::{self, CacheArguments};
+use super::shell::{BreakArguments, Standard, announce};
 use super::size::{Share, parse_limit, parse_share};
 use crate::error::{CliError, CliResult, Kind, chain};
 use crate::present::{self, Presenter, ProgressMode, print};
 use crate::{settings, signals};
 
+/// How many pipelines are built at the same time.
+pub(crate) const JOBS: usize = 2;
 /// Where device nodes of build roots are mounted.
 pub(crate) const RUNDIR: &str = "/run/osbuild";
 
@@ -42,6 +45,8 @@ pub(crate) struct Arguments {
     #[command(flatten)]
     cache: CacheArguments,
     #[command(flatten)]
+    breaks: BreakArguments,
+    #[command(flatten)]
     library: LibraryArguments,
     /// Keep only what matches in the cache: pipeline names, stage ids, stage names (repeat); all pipelines if left out
     #[arg(long, value_name = "GLOB")]
@@ -61,7 +66,7 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "SIZE", value_parser = parse_share)]
     min_free: Option<Share>,
     /// Build so many pipelines at the same time
-    #[arg(long, value_name = "N", default_value_t = 2, value_parser = at_least_one)]
+    #[arg(long, value_name = "N", default_value_t = JOBS, value_parser = at_least_one)]
     jobs: usize,
     /// Fetch so many files at the same time
     #[arg(long, value_name = "N", value_parser = at_least_one)]
@@ -86,7 +91,9 @@ pub(crate) fn run(arguments: &Arguments) -> CliResult<ExitCode> {
     let program = session::enter_private_namespace()?;
     let interrupted =
         signals::interrupted().map_err(|error| CliError::from_error(Kind::Environment, &error))?;
-    let presenter = Presenter::new(arguments.progress, settings::stderr_is_terminal());
+    // A shell wants the terminal for itself: nothing moves there, and nothing else happens meanwhile.
+    let alone = arguments.breaks.any();
+    let presenter = Presenter::new(arguments.progress, settings::stderr_is_terminal() && !alone);
     let input = Input::read(&arguments.manifest)?;
     let resolving = Resolving {
         state: arguments.cache.cache.join("apt"),
@@ -118,6 +125,8 @@ pub(crate) fn run(arguments: &Arguments) -> CliResult<ExitCode> {
         }
         checkpoints
     };
+    let standard = Standard::new();
+    let shells = arguments.breaks.shells(manifest, &standard)?;
     let plan = plan::make(&ready, &arguments.export, arguments.prefetch, &store)?;
     protect(&session, cache, &plan)?;
     let environment = settings::source_environment();
@@ -131,12 +140,13 @@ pub(crate) fn run(arguments: &Arguments) -> CliResult<ExitCode> {
         environment: &environment,
         terminal: &terminal,
         host_runner: &host_runner,
-        jobs: arguments.jobs,
+        jobs: if alone { 1 } else { arguments.jobs },
         downloads: arguments.downloads,
         stage_timeout: arguments.stage_timeout.map(Duration::from_secs),
         checkpoints: &checkpoints,
         output_directory: Some(&arguments.output_directory),
         keep_owners: settings::keep_owners(),
+        shells: shells.as_ref(),
         interrupted: &interrupted,
     };
     let warnings = Mutex::new(Vec::new());
@@ -144,6 +154,7 @@ pub(crate) fn run(arguments: &Arguments) -> CliResult<ExitCode> {
         if let Event::Warning { message } = event {
             warnings.lock().unwrap_or_else(PoisonError::into_inner).push(message.to_owned());
         }
+        announce(&event);
         presenter.event(&event);
     });
     presenter.finish();
@@ -183,7 +194,13 @@ pub(crate) fn run_error(error: &RunError) -> CliError {
             let room = if is_out_of_space(&shown) { "make room there, or " } else { "" };
             return shown.hint(format!("{room}choose another directory with `--output-directory`"));
         }
-        RunError::NoOutputDirectory | RunError::Runner { .. } | RunError::Vanished { .. } => Kind::Build,
+        RunError::Shell { .. } => {
+            return CliError::new(Kind::Build, chain(error)).hint("end a shell with `exit 0` to go on");
+        }
+        RunError::NoOutputDirectory
+        | RunError::NoShell { .. }
+        | RunError::Runner { .. }
+        | RunError::Vanished { .. } => Kind::Build,
         _ => Kind::Environment,
     };
     let mut shown = CliError::new(kind, chain(error));

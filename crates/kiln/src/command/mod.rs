@@ -13,6 +13,7 @@ pub(crate) mod osbuild;
 mod plan;
 mod resolve;
 mod session;
+mod shell;
 mod size;
 mod tree;
 mod validate;
@@ -54,10 +55,12 @@ enum Command {
     Graph(graph::Arguments),
     /// Print a manifest with all its ids
     Inspect(inspect::Arguments),
-    /// List the native modules, or document one of them
+    /// List the modules there are, or document one of them
     Modules(modules::Arguments),
     /// Turn a definition into a manifest with every package pinned
     Resolve(resolve::Arguments),
+    /// Open a shell in the build root of a stage, or in a finished tree
+    Shell(shell::Arguments),
     /// Compare trees, or print the digest of one
     Tree(tree::Arguments),
     /// Say everything that is wrong with a manifest or a definition
@@ -79,6 +82,7 @@ pub(crate) fn main(arguments: Vec<OsString>) -> ExitCode {
         Command::Inspect(arguments) => inspect::run(&arguments),
         Command::Modules(arguments) => modules::run(&arguments),
         Command::Resolve(arguments) => resolve::run(&arguments),
+        Command::Shell(arguments) => shell::run(&arguments),
         Command::Tree(arguments) => tree::run(&arguments),
         Command::Validate(arguments) => validate::run(&arguments),
     })

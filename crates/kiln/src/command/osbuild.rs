@@ -27,6 +27,7 @@ use kiln_store::object::ObjectStore;
 use self::text::Style;
 use super::input::Input;
 use super::library::{LibraryArguments, assign_recipes, host_runner};
+use super::shell::{self, Standard, announce};
 use super::{build, limits, plan as plan_command, session, size};
 use crate::error::{CliError, CliResult, Kind, manifest_error};
 use crate::monitor::{self, Descriptor, Monitor};
@@ -77,6 +78,12 @@ struct Arguments {
     /// Stop a stage that runs longer than so many seconds
     #[arg(long, value_name = "SECONDS")]
     stage_timeout: Option<u64>,
+    /// Open a shell in the build root of a stage before it runs: by name or id; before every stage without a value
+    #[arg(long = "break", value_name = "STAGE", num_args = 0..=1, default_missing_value = "*")]
+    before: Option<String>,
+    /// Open a shell in the build root of a stage that has failed
+    #[arg(long)]
+    break_on_failure: bool,
     /// Directory for device nodes of build roots
     #[arg(long, value_name = "DIRECTORY", default_value = build::RUNDIR)]
     rundir: PathBuf,
@@ -223,6 +230,8 @@ fn execute(
     let environment = settings::source_environment();
     let terminal = settings::terminal();
     let host_runner = runner::request_of(Path::new("/"));
+    let standard = Standard::new();
+    let shells = shell::shells(arguments.before.as_deref(), arguments.break_on_failure, standard.streams());
     let context = Context {
         index: job.index,
         store: &store,
@@ -237,8 +246,14 @@ fn execute(
         checkpoints: job.checkpoints,
         output_directory: arguments.output_directory.as_deref(),
         keep_owners: settings::keep_owners(),
+        shells: shells.as_ref(),
         interrupted: &interrupted,
     };
+    if let Some(wanted) =
+        arguments.before.as_deref().filter(|wanted| !shell::matches_any(job.manifest, wanted))
+    {
+        say(format_args!("warning: no stage has the name or id `{wanted}`: there will be no shell"));
+    }
     let target = target.map(|(kind, out)| (kind, out.until(&interrupted)));
     let steps = job.manifest.sources.len() + plan.builds.len();
     let monitor = Monitor::new(target, job.manifest, job.index, &host_runner, steps);
@@ -246,6 +261,7 @@ fn execute(
     monitor.say(&format!("starting {name}"));
     let outcome = carry_out(&context, job.manifest, &plan, &|event: Event<'_>| {
         monitor.event(&event);
+        announce(&event);
         if let Event::Warning { message } = event {
             // Warnings are for people: standard output may be for programs.
             say(format_args!("warning: {message}"));

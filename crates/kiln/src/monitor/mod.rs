@@ -130,6 +130,7 @@ impl<'a> Monitor<'a> {
             }),
             Event::PipelineFinished { pipeline, .. } => self.tell(|observer| observer.finish(pipeline)),
             Event::Waiting { .. }
+            | Event::ShellStarted { .. }
             | Event::ExportStarted { .. }
             | Event::ExportFinished { .. }
             | Event::Warning { .. } => {}

@@ -71,7 +71,7 @@ impl Plain {
                 say(format_args!("export {name}: {}", seconds(*duration)));
             }
             Event::Warning { message } => say(format_args!("warning: {message}")),
-            Event::Output { .. } | Event::ExportStarted { .. } => {}
+            Event::Output { .. } | Event::ShellStarted { .. } | Event::ExportStarted { .. } => {}
         }
     }
 

@@ -124,6 +124,8 @@ impl Progress {
                 self.note(&format!("{:>12} {name} in {}", "export", seconds(*duration)));
             }
             Event::Warning { message } => self.note(&format!("warning: {message}")),
+            // Whoever wants shells gets lines instead of this.
+            Event::ShellStarted { .. } => {}
         }
     }
 
