@@ -80,7 +80,8 @@ pub(crate) fn say(line: impl fmt::Display) {
 
 /// Writes a text to standard output. A reader that has gone is not an error.
 pub(crate) fn print(text: impl fmt::Display) {
-    let _ = write!(std::io::stdout(), "{text}");
+    // In one piece: standard output is flushed line by line, and values come in many small pieces.
+    let _ = std::io::stdout().write_all(text.to_string().as_bytes());
 }
 
 /// A duration for people: `0.4 s`, `12.3 s`, `3 min 20 s`.
