@@ -78,7 +78,7 @@ fn load(context: &Context<'_>, case: &str, path: &Path, one: &Path, limit: Durat
 }
 
 /// The largest conformance manifest, unpacked.
-fn largest(context: &Context<'_>) -> Result<Option<PathBuf>, Error> {
+pub(super) fn largest(context: &Context<'_>) -> Result<Option<PathBuf>, Error> {
     let Ok(entries) = std::fs::read_dir(&context.manifests) else { return Ok(None) };
     let mut found: Option<Vec<u8>> = None;
     for entry in entries.flatten().filter(|entry| entry.file_name().to_string_lossy().ends_with(".json.gz")) {

@@ -9,6 +9,7 @@
 mod cache;
 mod demo;
 mod disk;
+mod inspect;
 mod load;
 mod measure;
 mod memory;
@@ -64,6 +65,8 @@ enum Case {
     Stage,
     /// Loading large manifests to ids
     Load,
+    /// The command line's `--inspect` on a real manifest, and all faults of a large one
+    Inspect,
     /// Loads, stores, and pruning in an open cache
     Cache,
     /// Copying and removing trees, against cp and rm
@@ -109,6 +112,9 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Error> {
     }
     if wanted(Case::Load) {
         rows.extend(load::measure(&context)?);
+    }
+    if wanted(Case::Inspect) {
+        rows.extend(inspect::measure(&context)?);
     }
     if wanted(Case::Cache) {
         rows.extend(cache::measure(&context)?);

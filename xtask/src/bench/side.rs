@@ -1,5 +1,6 @@
 //! The commands of both sides.
 
+use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -38,6 +39,18 @@ impl Programs {
     pub(super) fn kiln(&self, verb: &str) -> Command {
         let mut command = Command::new(&self.kiln);
         command.arg(verb);
+        command
+    }
+
+    /// Kiln's program.
+    pub(super) fn program(&self) -> &Path {
+        &self.kiln
+    }
+
+    /// Kiln by the reference's name.
+    pub(super) fn osbuild(&self) -> Command {
+        let mut command = Command::new(&self.kiln);
+        command.arg0("osbuild");
         command
     }
 
