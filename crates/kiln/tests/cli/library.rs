@@ -443,3 +443,35 @@ fn root_stages_and_runners_of_a_library_run() {
     assert_eq!(outputs(&run(&["--prefer-native=runners"])), ["changed\n"]);
     world.assert_nothing_left();
 }
+
+#[test]
+fn root_what_is_not_native_comes_from_the_systems_library() {
+    let world = World::new();
+    library(&world);
+    fs::create_dir(world.path("system")).expect("made");
+    fs::rename(world.path("library"), world.path("system/osbuild")).expect("renamed");
+    let stages = [json!({"type": "org.example.say", "options": {"word": "a"}}), mkdir(&["/made"])];
+    world.manifest(&manifest(&[pipeline("tree", &stages)]));
+    let arguments = ["--cache", "cache", "--export", "tree", "--output-directory", "out", "manifest.json"];
+    let refused = world.osbuild(&arguments);
+    if Path::new("/usr/lib/osbuild").exists() {
+        // The machine's own is in the way of the first half only.
+        assert_ne!(refused.code(), Some(0));
+    } else {
+        assert_eq!(refused.code(), Some(2), "{}", refused.shown());
+    }
+    // In a mount namespace of its own the directory appears below `/usr/lib`.
+    let script = "mount -t overlay overlay -o lowerdir=\"$0/system\":/usr/lib /usr/lib && exec \"$@\"";
+    let program = world.osbuild_program();
+    let directory = world.path("");
+    let start =
+        ["--mount", "sh", "-c", script, directory.to_str().expect("UTF-8"), program.to_str().expect("UTF-8")];
+    finish(world.program("unshare", &[&start[..], &arguments].concat()).spawn().expect("started"))
+        .succeeded();
+    assert!(world.path("out/tree/said").is_file(), "the library's stage ran");
+    assert!(
+        world.path("out/tree/made").is_dir() && !world.path("out/tree/instead").exists(),
+        "the native one ran"
+    );
+    world.assert_nothing_left();
+}
