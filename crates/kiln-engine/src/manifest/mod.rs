@@ -11,6 +11,7 @@ mod format2;
 mod id;
 pub mod json;
 pub mod place;
+mod schema;
 pub mod validate;
 mod words;
 
@@ -24,6 +25,7 @@ pub use format1::source1;
 pub use id::Id;
 use json::{Json, Object, SyntaxError};
 use place::JsonPath;
+pub use schema::schema;
 
 use crate::index::Index;
 use crate::manifest::finding::Findings;

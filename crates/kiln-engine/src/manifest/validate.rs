@@ -132,7 +132,8 @@ impl Compiled {
     }
 }
 
-fn compile(schema: &Value, draft: Draft) -> Result<Validator, Box<ValidationError<'static>>> {
+/// Makes a schema ready to be used.
+pub(super) fn compile(schema: &Value, draft: Draft) -> Result<Validator, Box<ValidationError<'static>>> {
     match draft {
         Draft::Four => jsonschema::draft4::new(schema),
         Draft::Of2020 => jsonschema::draft202012::new(schema),

@@ -12,6 +12,7 @@ mod modules;
 pub(crate) mod osbuild;
 mod plan;
 mod resolve;
+mod schema;
 mod session;
 mod shell;
 mod size;
@@ -59,6 +60,8 @@ enum Command {
     Modules(modules::Arguments),
     /// Turn a definition into a manifest with every package pinned
     Resolve(resolve::Arguments),
+    /// Print the JSON Schema of manifests, for editors
+    Schema(schema::Arguments),
     /// Open a shell in the build root of a stage, or in a finished tree
     Shell(shell::Arguments),
     /// Compare trees, or print the digest of one
@@ -82,6 +85,7 @@ pub(crate) fn main(arguments: Vec<OsString>) -> ExitCode {
         Command::Inspect(arguments) => inspect::run(&arguments),
         Command::Modules(arguments) => modules::run(&arguments),
         Command::Resolve(arguments) => resolve::run(&arguments),
+        Command::Schema(arguments) => schema::run(&arguments),
         Command::Shell(arguments) => shell::run(&arguments),
         Command::Tree(arguments) => tree::run(&arguments),
         Command::Validate(arguments) => validate::run(&arguments),
