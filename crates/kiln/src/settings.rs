@@ -30,6 +30,21 @@ pub(crate) fn environment() -> BTreeMap<OsString, OsString> {
     std::env::vars_os().collect()
 }
 
+/// Where device nodes of build roots are mounted.
+pub(crate) const RUNDIR: &str = "/run/osbuild";
+
+/// The same for `osbuild`, whoever the user is.
+pub(crate) fn rundir() -> PathBuf {
+    let user = rustix::process::getuid();
+    if user.is_root() {
+        return PathBuf::from(RUNDIR);
+    }
+    match std::env::var_os("XDG_RUNTIME_DIR").filter(|directory| !directory.is_empty()) {
+        Some(directory) => PathBuf::from(directory).join("osbuild"),
+        None => PathBuf::from(format!("/run/user/{user}/osbuild")),
+    }
+}
+
 /// Owners of exported files are not kept when the environment says so.
 pub(crate) fn keep_owners() -> bool {
     std::env::var_os("OSBUILD_EXPORT_FORCE_NO_PRESERVE_OWNER").is_none_or(|value| value != "1")

@@ -32,6 +32,7 @@ pub(super) fn load(document: &Object, findings: &mut Findings) -> Manifest {
             metadata: Object::new(),
             pipelines: IndexMap::new(),
             sources: IndexMap::new(),
+            runners: Vec::new(),
         },
         references: Vec::new(),
     };
@@ -66,6 +67,7 @@ impl Loader<'_> {
             let path = path.key("build");
             self.findings.only(object, &["pipeline", "runner"], &path);
             runner = self.findings.required(object, "runner", &path).map(str::to_owned);
+            self.manifest.runners.extend(runner.clone());
             if let Some(nested) = self.findings.member(object, "pipeline", &path)
                 && !nested.is_empty()
             {

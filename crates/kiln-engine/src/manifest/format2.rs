@@ -21,6 +21,7 @@ pub(super) fn load(document: &Object, findings: &mut Findings) -> Manifest {
             metadata: Object::new(),
             pipelines: IndexMap::new(),
             sources: IndexMap::new(),
+            runners: Vec::new(),
         },
         items: HashSet::new(),
         requested: Vec::new(),
@@ -123,6 +124,7 @@ impl<'d> Loader<'_, 'd> {
                 }
             }
         }
+        self.manifest.runners.extend(runner.clone());
         self.requested.push(runner);
         let pipeline = Pipeline { name: name.to_owned(), build, runner: None, source_epoch, stages };
         self.manifest.pipelines.insert(name.to_owned(), pipeline);

@@ -55,6 +55,8 @@ pub struct Manifest {
     pub pipelines: IndexMap<String, Pipeline>,
     /// Sources by module name.
     pub sources: IndexMap<String, Source>,
+    /// The runners that the document names, whether anything is built with them or not.
+    pub runners: Vec<String>,
 }
 
 /// A list of stages that starts with an empty tree.

@@ -1,8 +1,9 @@
 //! Which results are kept in the cache.
 
-use glob::Pattern;
+mod pattern;
 
 use crate::manifest::{Id, Manifest};
+use pattern::Pattern;
 
 /// Which finished stages are committed to the cache.
 #[derive(Clone, Debug, Default)]
@@ -13,14 +14,6 @@ pub struct Checkpoints {
     matched: Vec<Id>,
 }
 
-/// A pattern that is not one.
-#[derive(Debug, thiserror::Error)]
-#[error("the checkpoint pattern `{pattern}` is not valid")]
-pub struct PatternError {
-    pattern: String,
-    source: glob::PatternError,
-}
-
 impl Checkpoints {
     /// Keeps every finished pipeline.
     pub const fn pipelines() -> Self {
@@ -28,12 +21,8 @@ impl Checkpoints {
     }
 
     /// Keeps what shell patterns match: pipeline names (their last stage), stage ids, stage names.
-    pub fn matching(manifest: &Manifest, patterns: &[String]) -> Result<Self, PatternError> {
-        let compile = |pattern: &String| {
-            Pattern::new(pattern).map_err(|source| PatternError { pattern: pattern.clone(), source })
-        };
-        let patterns = patterns.iter().map(compile).collect::<Result<Vec<_>, _>>()?;
-        // As in Python's `fnmatch`, `*` also matches `/`.
+    pub fn matching(manifest: &Manifest, patterns: &[String]) -> Self {
+        let patterns: Vec<Pattern> = patterns.iter().map(|pattern| Pattern::new(pattern)).collect();
         let matches = |text: &str| patterns.iter().any(|pattern| pattern.matches(text));
         let mut matched = Vec::new();
         for pipeline in manifest.pipelines.values() {
@@ -46,7 +35,7 @@ impl Checkpoints {
         }
         matched.sort_unstable();
         matched.dedup();
-        Ok(Self { pipelines: false, matched })
+        Self { pipelines: false, matched }
     }
 
     /// The stages that the patterns matched.

@@ -31,7 +31,7 @@ pub use kiln_sandbox::{Ended, Streams};
 use kiln_store::cache::DiskFull;
 use kiln_store::object::{Object, ObjectError, ObjectStore};
 
-pub use checkpoint::{Checkpoints, PatternError};
+pub use checkpoint::Checkpoints;
 pub use export::Exported;
 pub use shell::{Break, ShellPlace, Shells};
 pub use stage::FULL;

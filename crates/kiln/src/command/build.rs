@@ -9,7 +9,7 @@ use clap::Args;
 use kiln_engine::event::Event;
 use kiln_engine::manifest::Format;
 use kiln_engine::run::{Checkpoints, Context, Outcome, RunError, run as carry_out};
-use kiln_engine::runner;
+use kiln_engine::runner::{self, NoRunner};
 use kiln_store::cache::{Durability, MaximumSize};
 
 use super::input::{Input, Resolving};
@@ -25,8 +25,6 @@ use crate::{settings, signals};
 
 /// How many pipelines are built at the same time.
 pub(crate) const JOBS: usize = 2;
-/// Where device nodes of build roots are mounted.
-pub(crate) const RUNDIR: &str = "/run/osbuild";
 
 /// The arguments of `kiln build`.
 #[derive(Debug, Args)]
@@ -117,8 +115,7 @@ pub(crate) fn run(arguments: &Arguments) -> CliResult<ExitCode> {
     let checkpoints = if arguments.checkpoint.is_empty() {
         Checkpoints::pipelines()
     } else {
-        let checkpoints = Checkpoints::matching(manifest, &arguments.checkpoint)
-            .map_err(|error| CliError::from_error(Kind::Usage, &error))?;
+        let checkpoints = Checkpoints::matching(manifest, &arguments.checkpoint);
         if checkpoints.matched().is_empty() {
             return Err(CliError::new(Kind::Build, "no checkpoint matches the patterns")
                 .hint("patterns are matched with pipeline names, stage ids and stage names"));
@@ -136,7 +133,7 @@ pub(crate) fn run(arguments: &Arguments) -> CliResult<ExitCode> {
         index: &index,
         store: &store,
         program: &program,
-        rundir: std::path::Path::new(RUNDIR),
+        rundir: std::path::Path::new(settings::RUNDIR),
         environment: &environment,
         terminal: &terminal,
         host_runner: &host_runner,
@@ -183,11 +180,20 @@ fn conclude(outcome: &Outcome, presenter: &Presenter, json: bool) -> CliResult<E
     Ok(ExitCode::SUCCESS)
 }
 
+/// The error for a runner that is not there.
+pub(crate) fn no_runner(message: String, why: &NoRunner) -> CliError {
+    let shown = CliError::new(Kind::Usage, message);
+    match &why.near {
+        Some(near) => shown.hint(format!("did you mean `{near}`?")),
+        None => shown,
+    }
+}
+
 /// The error for a run that could not go on.
 pub(crate) fn run_error(error: &RunError) -> CliError {
     let kind = match error {
         RunError::Interrupted => return CliError::new(Kind::Interrupted, "interrupted"),
-        RunError::NoRunner { .. } => Kind::Usage,
+        RunError::NoRunner { source, .. } => return no_runner(chain(error), source),
         RunError::DiskFull(full) => return disk_full(full),
         RunError::Output { .. } => {
             let shown = CliError::new(Kind::Environment, chain(error));
@@ -206,11 +212,6 @@ pub(crate) fn run_error(error: &RunError) -> CliError {
     let mut shown = CliError::new(kind, chain(error));
     if is_out_of_space(&shown) {
         shown = shown.hint(present::MAKE_ROOM);
-    }
-    if let RunError::NoRunner { source, .. } = error
-        && let Some(near) = &source.near
-    {
-        shown = shown.hint(format!("did you mean `{near}`?"));
     }
     shown
 }

@@ -60,6 +60,9 @@ struct Arguments {
     /// Pipeline to export (repeat)
     #[arg(long, value_name = "ID")]
     export: Vec<String>,
+    /// Build a pipeline in a virtual machine (repeat); not there yet
+    #[arg(long, value_name = "ID")]
+    in_vm: Vec<String>,
     /// Print the result as JSON
     #[arg(long)]
     json: bool,
@@ -73,20 +76,20 @@ struct Arguments {
     #[arg(long, value_name = "NAME")]
     monitor: Option<monitor::Kind>,
     /// Descriptor that the monitor writes to
-    #[arg(long, value_name = "FD", default_value_t = 1, allow_negative_numbers = true)]
-    monitor_fd: i32,
+    #[arg(long, value_name = "FD", default_value = "1", value_parser = number, allow_negative_numbers = true)]
+    monitor_fd: i64,
     /// Stop a stage that runs longer than so many seconds
-    #[arg(long, value_name = "SECONDS")]
-    stage_timeout: Option<u64>,
+    #[arg(long, value_name = "SECONDS", value_parser = number, allow_negative_numbers = true)]
+    stage_timeout: Option<i64>,
     /// Open a shell in the build root of a stage before it runs: by name or id; before every stage without a value
     #[arg(long = "break", value_name = "STAGE", num_args = 0..=1, default_missing_value = "*")]
     before: Option<String>,
     /// Open a shell in the build root of a stage that has failed
     #[arg(long)]
     break_on_failure: bool,
-    /// Directory for device nodes of build roots
-    #[arg(long, value_name = "DIRECTORY", default_value = build::RUNDIR)]
-    rundir: PathBuf,
+    /// Directory for device nodes of build roots: by default `/run/osbuild`, or `osbuild` in the user's own
+    #[arg(long, value_name = "DIRECTORY")]
+    rundir: Option<PathBuf>,
     /// Print nothing but errors
     #[arg(short, long)]
     quiet: bool,
@@ -99,19 +102,54 @@ struct Arguments {
 pub(crate) fn main(arguments: Vec<OsString>) -> ExitCode {
     let arguments = match Arguments::try_parse_from(arguments) {
         Ok(arguments) => arguments,
-        Err(error) => return super::usage(&error),
+        Err(error) if error.use_stderr() => {
+            say(text::usage(&error));
+            return Kind::Usage.code();
+        }
+        Err(help) => return super::usage(&help),
     };
-    super::finish(run(&arguments))
+    super::finish(run(&arguments).map_err(as_there))
+}
+
+/// There is no code of its own for what the machine lacks.
+fn as_there(mut error: CliError) -> CliError {
+    if error.kind == Kind::Environment {
+        error.kind = Kind::Build;
+    }
+    error
+}
+
+/// What is wrong before the manifest is even looked at is no invalid manifest.
+fn unreadable(error: CliError) -> CliError {
+    CliError { kind: Kind::Build, ..error }
+}
+
+/// Reads a whole number as Python does, except for digits of other scripts; a larger one than there can be is as large
+/// as there can be.
+fn number(text: &str) -> Result<i64, String> {
+    let text = text.trim();
+    let (negative, digits) = match text.strip_prefix('-') {
+        Some(digits) => (true, digits),
+        None => (false, text.strip_prefix('+').unwrap_or(text)),
+    };
+    let parts: Vec<&str> = digits.split('_').collect();
+    if parts.iter().any(|part| part.is_empty() || !part.bytes().all(|byte| byte.is_ascii_digit())) {
+        return Err("expected a whole number".to_owned());
+    }
+    let number = parts.concat().parse().unwrap_or(i64::MAX);
+    Ok(if negative { -number } else { number })
 }
 
 fn run(arguments: &Arguments) -> CliResult<ExitCode> {
     // Before anything is opened.
     let target = match arguments.monitor() {
         monitor::Kind::Null => None,
-        kind => Some((kind, Descriptor::open(arguments.monitor_fd)?)),
+        // Nothing is going to be reported.
+        _ if arguments.inspect => None,
+        kind => Some((kind, Descriptor::open(i32::try_from(arguments.monitor_fd).unwrap_or(-1))?)),
     };
     let style = Style::of_stdout();
-    let input = Input::read(&arguments.manifest)?;
+    let input = Input::read(&arguments.manifest).map_err(unreadable)?;
     let as_json = arguments.json || arguments.inspect;
     let invalid = |error: CliError, findings: &[manifest::Finding]| {
         if as_json {
@@ -128,14 +166,19 @@ fn run(arguments: &Arguments) -> CliResult<ExitCode> {
             let shown = manifest_error(&input.name, &input.text, &error);
             return match error {
                 LoadError::Invalid(findings) => invalid(shown, &findings),
-                LoadError::Unsupported => {
+                // Only what is an object has a format.
+                LoadError::Unsupported if input.text.trim_start().starts_with('{') => {
                     print("Unsupported manifest format\n");
                     Err(shown)
                 }
-                LoadError::Syntax(_) => Err(shown),
+                LoadError::Unsupported | LoadError::Syntax(_) => Err(unreadable(shown)),
             };
         }
     };
+    // Whether anything is built with them or not.
+    if let Some(unserved) = manifest.runners.iter().find_map(|runner| index.runner(runner).err()) {
+        return Err(unreadable(build::no_runner(unserved.to_string(), &unserved)));
+    }
     let exports = arguments.exports();
     let unknown: Vec<_> = exports.iter().filter(|name| manifest.pipeline(name).is_none()).collect();
     if let Some(name) = unknown.first() {
@@ -147,8 +190,7 @@ fn run(arguments: &Arguments) -> CliResult<ExitCode> {
         let error = kiln_engine::plan::PlanError::UnknownPipeline { name: (*name).clone(), known };
         return Err(plan_command::plan_error(&error));
     }
-    let checkpoints = Checkpoints::matching(&manifest, &arguments.checkpoint)
-        .map_err(|error| CliError::from_error(Kind::Usage, &error))?;
+    let checkpoints = Checkpoints::matching(&manifest, &arguments.checkpoint);
     if !arguments.checkpoint.is_empty() && checkpoints.matched().is_empty() {
         print("No checkpoints matched provided patterns!\n");
         print(style.failed());
@@ -226,6 +268,12 @@ fn execute(
     let view = StoreView { store: &store, modules: &MODULES };
     let plan =
         plan(job.manifest, &MODULES, &request, &view).map_err(|error| plan_command::plan_error(&error))?;
+    if let Some(build) = plan.builds.iter().find(|build| arguments.in_vm.contains(&build.pipeline)) {
+        let message = format!("the pipeline `{}` cannot be built in a virtual machine", build.pipeline);
+        return Err(CliError::new(Kind::Build, message)
+            .place("`--in-vm` is not there yet: all pipelines are built on this machine")
+            .hint("leave `--in-vm` out"));
+    }
     limits::protect(&session, store.cache(), &plan)?;
     let environment = settings::source_environment();
     let terminal = settings::terminal();
@@ -236,13 +284,13 @@ fn execute(
         index: job.index,
         store: &store,
         program: job.program,
-        rundir: &arguments.rundir,
+        rundir: &arguments.rundir.clone().unwrap_or_else(settings::rundir),
         environment: &environment,
         terminal: &terminal,
         host_runner: &host_runner,
         jobs: 1,
         downloads: None,
-        stage_timeout: arguments.stage_timeout.map(Duration::from_secs),
+        stage_timeout: arguments.stage_timeout.map(|limit| Duration::from_secs(limit.max(0).unsigned_abs())),
         checkpoints: job.checkpoints,
         output_directory: arguments.output_directory.as_deref(),
         keep_owners: settings::keep_owners(),
@@ -275,7 +323,11 @@ fn execute(
         }
         _ => monitor.say(&format!("manifest {name} failed\n")),
     }
-    let outcome = outcome.map_err(|error| build::run_error(&error))?;
+    let outcome = outcome.map_err(|error| {
+        let shown = build::run_error(&error);
+        // The reference knows before it begins that no runner fits the host, and says so in its own way.
+        if matches!(error, RunError::NoRunner { .. }) { unreadable(shown) } else { shown }
+    })?;
     conclude(arguments, job, &outcome, &store)
 }
 

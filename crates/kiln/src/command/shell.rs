@@ -181,8 +181,7 @@ pub(crate) fn run(arguments: &Arguments) -> CliResult<ExitCode> {
     let before = manifest.pipelines.get(&place.pipeline).and_then(|pipeline| pipeline.stages.last());
     let kept: Vec<String> =
         before.and_then(|stage| stage.base.as_ref()).map(Id::to_string).into_iter().collect();
-    let mut checkpoints =
-        Checkpoints::matching(&manifest, &kept).map_err(|error| CliError::from_error(Kind::Usage, &error))?;
+    let mut checkpoints = Checkpoints::matching(&manifest, &kept);
     checkpoints.pipelines = true;
     let environment = settings::source_environment();
     let terminal = settings::terminal();
@@ -194,7 +193,7 @@ pub(crate) fn run(arguments: &Arguments) -> CliResult<ExitCode> {
         index: &index,
         store: &store,
         program: &program,
-        rundir: std::path::Path::new(build::RUNDIR),
+        rundir: std::path::Path::new(settings::RUNDIR),
         environment: &environment,
         terminal: &terminal,
         host_runner: &host_runner,

@@ -69,7 +69,8 @@ fn parse(text: &str) -> Option<u64> {
         let number = text.strip_suffix(unit)?;
         let number = if unit.is_empty() { number } else { number.trim_end() }.trim_start();
         let digits = !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit());
-        digits.then(|| number.parse::<u64>().ok()?.checked_mul(*factor))?
+        // More than there can be is as much as there can be.
+        digits.then(|| number.parse::<u64>().unwrap_or(u64::MAX).saturating_mul(*factor))
     })
 }
 
@@ -93,8 +94,8 @@ mod tests {
             ("1kiB", None),
             ("1.5GB", None),
             ("-1", None),
-            ("99999999999999999999", None),
-            ("99999999999TiB", None),
+            ("99999999999999999999", Some(u64::MAX)),
+            ("99999999999TiB", Some(u64::MAX)),
         ];
         for (text, expected) in cases {
             assert_eq!(parse_bytes(text).ok(), expected, "{text}");

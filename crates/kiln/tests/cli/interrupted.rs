@@ -6,8 +6,11 @@ use std::time::Instant;
 
 use kiln_testkit::http::Reply;
 use rustix::process::{Pid, Signal, kill_process, kill_process_group};
+use serde_json::json;
 
-use crate::manifests::{checksum, disk, download, good, manifest, mkdir, pipeline, scripted};
+use crate::manifests::{
+    add_inline, checksum, copy_files, disk, download, good, manifest, mkdir, pipeline, scripted,
+};
 use crate::world::{World, assert_shown, finish, names, wait_for};
 
 fn signal(child: &Child, signal: Signal) {
@@ -96,6 +99,72 @@ fn root_in_an_export() {
     assert_eq!(names(&world.path("output")), [""; 0]);
     world.assert_recovers(&large, "tree");
     assert_eq!(names(&world.path("recovered/tree")).len(), paths.len());
+}
+
+/// Under the name `osbuild` and beside its monitors, in each phase, by each signal, to the program alone or to its
+/// whole group, as a terminal does.
+#[test]
+fn root_as_osbuild() {
+    let content = vec![7; 100_000];
+    let paths: Vec<String> = (0..10_000).map(|number| format!("/directory-{number}")).collect();
+    let large =
+        manifest(&[pipeline("tree", &[mkdir(&paths.iter().map(String::as_str).collect::<Vec<_>>())])]);
+    // So many items take a moment to be handed to the stage.
+    let mut many = manifest(&[]);
+    let items: Vec<String> =
+        (0..1_000).map(|number| add_inline(&mut many, format!("{number}").as_bytes())).collect();
+    let references: Vec<(&str, &str)> = items.iter().map(|item| (item.as_str(), "/")).collect();
+    many["pipelines"] = json!([pipeline("tree", &[copy_files(&references)])]);
+    // The phase, the signal, whether the whole group gets it, and whether the caller wants records.
+    for (phase, by, group, as_json) in [
+        ("download", Signal::INT, false, true),
+        ("stage", Signal::TERM, false, false),
+        ("stage", Signal::INT, true, true),
+        ("input", Signal::INT, true, false),
+        ("export", Signal::TERM, false, false),
+    ] {
+        let world = World::new();
+        world.server.serve("/file", Reply::ok(content.clone()).stall_at(70_000));
+        let manifest = match phase {
+            "download" => download(&checksum(&content), &world.server.url("/file")),
+            "stage" => scripted("(sleep 1001 &); trap '' TERM INT; sleep 1000"),
+            "input" => many.clone(),
+            _ => large.clone(),
+        };
+        world.manifest(&manifest);
+        let mut command = world.program(world.osbuild_program(), &["--export", "tree", "--cache"]);
+        command.arg(world.cache()).args(["--output-directory", "output", "manifest.json"]);
+        // Nobody reads the log of the large ones before their end.
+        command.args(match (as_json, phase) {
+            (true, "download" | "stage") => {
+                &["--json", "--monitor", "JSONSeqMonitor", "--monitor-fd", "2"][..]
+            }
+            (false, "download" | "stage") => &[],
+            // What is kept has to be copied.
+            _ => &["--quiet", "--checkpoint", "tree", "--cache-max-size", "unlimited"],
+        });
+        let run = command.process_group(0).spawn().expect("started");
+        match phase {
+            "download" => world.server.wait_until_stalled(1),
+            "stage" => drop(world.wait_for_process("sleep 1000")),
+            "input" => {
+                let temporary = world.cache().join("tmp");
+                let mapping = |name: &String| temporary.join(name).join("inputs/files").exists();
+                wait_for(|| names(&temporary).into_iter().find(mapping)).expect("an input");
+            }
+            _ => drop(wait_for(|| names(&world.path("output")).first().cloned()).expect("an export")),
+        }
+        if group {
+            kill_process_group(Pid::from_child(&run), by).expect("it runs");
+        } else {
+            signal(&run, by);
+        }
+        let finished = finish(run);
+        assert_eq!(finished.code(), Some(130), "{phase} {by:?}: {}", finished.shown());
+        assert!(finished.stdout.ends_with("\nAborted\n"), "{phase} {by:?}: {}", finished.shown());
+        assert_eq!(names(&world.path("output")), [""; 0], "{phase} {by:?}");
+        world.assert_recovers(&good("a"), "tree");
+    }
 }
 
 /// A second signal does not wait for anything.

@@ -16,6 +16,7 @@ mod library;
 mod manifests;
 mod mistakes;
 mod monitors;
+mod options;
 mod osbuild;
 mod schema;
 mod shell;

@@ -69,6 +69,24 @@ impl Style {
     }
 }
 
+/// A wrong command line: a line of usage, and what is wrong with it after the program's name, which callers look for.
+pub(super) fn usage(error: &clap::Error) -> String {
+    let text = error.to_string();
+    let told = text.strip_prefix("error: ").unwrap_or(&text);
+    let mut paragraphs = told.split("\n\n").map(str::trim_end);
+    let mistake = paragraphs.next().unwrap_or_default();
+    let mut shown = format!("usage: osbuild [OPTIONS] MANIFEST\nosbuild: error: {mistake}");
+    // The usage is said already.
+    let more = paragraphs.filter(|paragraph| {
+        !["Usage:", "For more information"].iter().any(|begin| paragraph.starts_with(begin))
+            && !paragraph.is_empty()
+    });
+    for paragraph in more {
+        let _ = write!(shown, "\n{paragraph}");
+    }
+    shown
+}
+
 /// A text as Python shows it in a list.
 fn python_string(text: &str) -> String {
     let quote = if text.contains('\'') && !text.contains('"') { '"' } else { '\'' };
