@@ -1,4 +1,4 @@
-//! The verbs of the project: `cargo xtask demo`, `test`, `ci`, `bench`, `torture`.
+//! The verbs of the project: `cargo xtask demo`, `test`, `ci`, `bench`, `torture`, `docs`.
 //!
 //! CI calls these and nothing else, so that what it does can be done anywhere.
 
@@ -8,6 +8,7 @@ mod bench;
 mod cargo;
 mod checks;
 mod demo;
+mod docs;
 mod error;
 mod text;
 mod torture;
@@ -28,6 +29,8 @@ enum Verb {
     Ci,
     /// Measure Kiln and what it is compared with
     Bench(bench::Arguments),
+    /// Write what is generated in docs/: the manual pages
+    Docs,
     /// Kill processes that use one cache, all the time, and look whether it stays right
     Torture(torture::Arguments),
     /// Use a cache until killed
@@ -41,6 +44,7 @@ fn main() -> ExitCode {
         Verb::Test(arguments) => checks::test(&arguments),
         Verb::Ci => checks::ci(),
         Verb::Bench(arguments) => bench::run(&arguments),
+        Verb::Docs => docs::run(),
         Verb::Torture(arguments) => torture::run(&arguments),
         Verb::TortureWorker(arguments) => torture::work(&arguments),
     };

@@ -10,7 +10,7 @@ use kiln_engine::manifest::{Finding, LoadError};
 /// The kinds of error and the exit codes that callers see.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
-    /// The build failed, an export is unknown, no checkpoint matched.
+    /// The build failed, an export is unknown, no checkpoint matched, what was compared differs.
     Build = 1,
     /// The manifest, the definition or the command line is wrong.
     Usage = 2,
@@ -21,10 +21,28 @@ pub(crate) enum Kind {
 }
 
 impl Kind {
+    /// All kinds, by their exit codes.
+    pub(crate) const ALL: [Self; 4] = [Self::Build, Self::Usage, Self::Environment, Self::Interrupted];
+
+    /// What the exit code tells callers.
+    const fn meaning(self) -> &'static str {
+        match self {
+            Self::Build => "the build failed, what was asked for is not there, or what was compared differs",
+            Self::Usage => "the manifest, the definition or the command line is wrong",
+            Self::Environment => "the machine lacks something: privileges, a program, room on the disk",
+            Self::Interrupted => "interrupted",
+        }
+    }
+
     /// The exit code.
     pub(crate) fn code(self) -> ExitCode {
         ExitCode::from(self as u8)
     }
+}
+
+/// All exit codes and what they mean. The help and the manual pages are made of it, the README is compared with it.
+pub(crate) fn exit_codes() -> impl Iterator<Item = (u8, &'static str)> {
+    std::iter::once((0, "success")).chain(Kind::ALL.into_iter().map(|kind| (kind as u8, kind.meaning())))
 }
 
 /// An error on its way to the user.

@@ -13,6 +13,9 @@ use crate::present::print;
 
 /// The arguments of `kiln inspect`.
 #[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  kiln inspect manifest.json\n  kiln resolve examples/debian.toml | kiln inspect - --compact"
+)]
 pub(crate) struct Arguments {
     /// The manifest, or `-` for standard input
     manifest: PathBuf,

@@ -2,12 +2,14 @@
 
 mod build;
 mod cache;
+mod completions;
 mod diff;
 mod graph;
 mod input;
 mod inspect;
 mod library;
 mod limits;
+mod man;
 mod modules;
 pub(crate) mod osbuild;
 mod plan;
@@ -20,11 +22,12 @@ mod tree;
 mod validate;
 
 use std::ffi::OsString;
+use std::fmt::Write as _;
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory as _, Parser, Subcommand};
 
-use crate::error::{CliResult, Kind};
+use crate::error::{CliResult, Kind, exit_codes};
 use crate::present::{print, say};
 use crate::settings;
 
@@ -34,9 +37,7 @@ use crate::settings;
 /// exactly how to build it. Kiln reads osbuild's manifests, and is `osbuild` when called by that name.
 #[derive(Debug, Parser)]
 #[command(name = "kiln", version, propagate_version = false, max_term_width = 100)]
-#[command(
-    after_help = "Examples:\n  kiln build examples/debian.toml\n  kiln plan manifest.json --export image\n  kiln modules show org.osbuild.mkdir\n\nExit codes: 0 success, 1 the build failed, 2 wrong input or usage, 3 the machine lacks something,\n130 interrupted."
-)]
+#[command(after_help = after_help())]
 struct Arguments {
     #[command(subcommand)]
     command: Command,
@@ -50,12 +51,16 @@ enum Command {
     Cache(cache::Arguments),
     /// Show what a build would fetch, build and use from the cache, and why
     Plan(plan::Arguments),
+    /// Print a script that completes command lines in a shell
+    Completions(completions::Arguments),
     /// Say what differs between two manifests, and why that is built again
     Diff(diff::Arguments),
     /// Draw pipelines, build roots, inputs and sources of a manifest
     Graph(graph::Arguments),
     /// Print a manifest with all its ids
     Inspect(inspect::Arguments),
+    /// Print a manual page, or write all of them
+    Man(man::Arguments),
     /// List the modules there are, or document one of them
     Modules(modules::Arguments),
     /// Turn a definition into a manifest with every package pinned
@@ -80,9 +85,11 @@ pub(crate) fn main(arguments: Vec<OsString>) -> ExitCode {
         Command::Build(arguments) => build::run(&arguments),
         Command::Cache(arguments) => cache::run(&arguments),
         Command::Plan(arguments) => plan::run(&arguments),
+        Command::Completions(arguments) => completions::run(&arguments),
         Command::Diff(arguments) => diff::run(&arguments),
         Command::Graph(arguments) => graph::run(&arguments),
         Command::Inspect(arguments) => inspect::run(&arguments),
+        Command::Man(arguments) => man::run(&arguments),
         Command::Modules(arguments) => modules::run(&arguments),
         Command::Resolve(arguments) => resolve::run(&arguments),
         Command::Schema(arguments) => schema::run(&arguments),
@@ -90,6 +97,20 @@ pub(crate) fn main(arguments: Vec<OsString>) -> ExitCode {
         Command::Tree(arguments) => tree::run(&arguments),
         Command::Validate(arguments) => validate::run(&arguments),
     })
+}
+
+/// All that the `kiln` command line takes.
+fn command() -> clap::Command {
+    Arguments::command()
+}
+
+/// What the help ends with.
+fn after_help() -> String {
+    let mut text = "Examples:\n  kiln build examples/debian.toml\n  kiln plan manifest.json --export image\n  kiln modules show org.osbuild.mkdir\n\nExit codes:".to_owned();
+    for (code, meaning) in exit_codes() {
+        let _ = write!(text, "\n  {code:<3}  {meaning}");
+    }
+    text
 }
 
 /// Help and version go to standard output, mistakes to standard error.

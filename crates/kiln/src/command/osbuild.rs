@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use clap::{ArgAction, Parser};
+use clap::{ArgAction, CommandFactory as _, Parser};
 use kiln_engine::event::Event;
 use kiln_engine::index::Index;
 use kiln_engine::manifest::{Format, LoadError, Manifest, describe, load_valid};
@@ -96,6 +96,11 @@ struct Arguments {
     /// Print the version
     #[arg(long, action = ArgAction::Version)]
     version: (),
+}
+
+/// All that the `osbuild` command line takes.
+pub(crate) fn command() -> clap::Command {
+    Arguments::command()
 }
 
 /// The `osbuild` program.

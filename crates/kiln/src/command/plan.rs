@@ -19,6 +19,9 @@ use crate::signals;
 
 /// The arguments of `kiln plan`.
 #[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  kiln plan manifest.json\n  kiln plan examples/debian.toml --export qcow2\n  kiln plan manifest.json --json | jq '.builds[].pipeline'"
+)]
 pub(crate) struct Arguments {
     /// The manifest or definition, or `-` for standard input
     manifest: PathBuf,

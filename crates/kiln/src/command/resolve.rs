@@ -15,6 +15,9 @@ use crate::signals;
 
 /// The arguments of `kiln resolve`.
 #[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  kiln resolve examples/debian.toml -o debian.json\n  kiln resolve examples/debian.toml --refresh > debian.json"
+)]
 pub(crate) struct Arguments {
     /// The definition, or `-` for standard input
     definition: PathBuf,

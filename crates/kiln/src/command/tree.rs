@@ -12,6 +12,9 @@ use crate::signals;
 
 /// The arguments of `kiln tree`.
 #[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  kiln tree diff output/tree other/tree\n  kiln tree digest output/tree\n  kiln tree copy output/tree /srv/tree"
+)]
 pub(crate) struct Arguments {
     #[command(subcommand)]
     command: Command,

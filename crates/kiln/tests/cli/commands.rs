@@ -153,7 +153,7 @@ fn every_module_is_listed_and_can_be_shown() {
 #[test]
 fn help() {
     let world = World::new();
-    assert_shown!(world, world.run(&["--help"]), @r#"
+    assert_shown!(world, world.run(&["--help"]), @r"
     exit code 0
     --- stdout
     Build operating-system images from manifests and definitions
@@ -165,14 +165,21 @@ fn help() {
     Usage: kiln <COMMAND>
 
     Commands:
-      build    Build a manifest or a definition and export the results
-      cache    Look at the cache, prune it, verify it
-      plan     Show what a build would fetch, build and use from the cache, and why
-      inspect  Print a manifest with all its ids
-      modules  List the native modules, or document one of them
-      resolve  Turn a definition into a manifest with every package pinned
-      tree     Compare trees, or print the digest of one
-      help     Print this message or the help of the given subcommand(s)
+      build        Build a manifest or a definition and export the results
+      cache        Look at the cache, prune it, verify it
+      plan         Show what a build would fetch, build and use from the cache, and why
+      completions  Print a script that completes command lines in a shell
+      diff         Say what differs between two manifests, and why that is built again
+      graph        Draw pipelines, build roots, inputs and sources of a manifest
+      inspect      Print a manifest with all its ids
+      man          Print a manual page, or write all of them
+      modules      List the modules there are, or document one of them
+      resolve      Turn a definition into a manifest with every package pinned
+      schema       Print the JSON Schema of manifests, for editors
+      shell        Open a shell in the build root of a stage, or in a finished tree
+      tree         Compare trees, or print the digest of one
+      validate     Say everything that is wrong with a manifest or a definition
+      help         Print this message or the help of the given subcommand(s)
 
     Options:
       -h, --help
@@ -186,15 +193,19 @@ fn help() {
       kiln plan manifest.json --export image
       kiln modules show org.osbuild.mkdir
 
-    Exit codes: 0 success, 1 the build failed, 2 wrong input or usage, 3 the machine lacks something,
-    130 interrupted.
-    "#);
+    Exit codes:
+      0    success
+      1    the build failed, what was asked for is not there, or what was compared differs
+      2    the manifest, the definition or the command line is wrong
+      3    the machine lacks something: privileges, a program, room on the disk
+      130  interrupted
+    ");
     for command in ["build", "plan", "inspect", "modules", "resolve", "tree"] {
         let help = world.run(&[command, "--help"]).succeeded();
         assert!(help.stdout.contains(&format!("Usage: kiln {command}")), "{}", help.shown());
         assert_eq!(help.stderr, "");
     }
-    assert_shown!(world, world.run(&["build", "-h"]), @r#"
+    assert_shown!(world, world.run(&["build", "-h"]), @r"
     exit code 0
     --- stdout
     Build a manifest or a definition and export the results
@@ -212,6 +223,13 @@ fn help() {
           --cache <DIRECTORY>             Directory with objects and downloads; may be shared with
                                           osbuild and with other runs [default: .osbuild] [alias:
                                           --store]
+          --break[=<STAGE>]               Open a shell in the build root of a stage before it runs: by
+                                          name or id; before every stage without a value
+          --break-on-failure              Open a shell in the build root of a stage that has failed
+      -l, --libdir <DIRECTORY>            Directory with modules that go before the native ones
+          --prefer-native[=<KIND>]        Let native modules go before those of --libdir: all, or those
+                                          of a kind (repeat) [possible values: all, stages, assemblers,
+                                          sources, inputs, devices, mounts, runners]
           --checkpoint <GLOB>             Keep only what matches in the cache: pipeline names, stage
                                           ids, stage names (repeat); all pipelines if left out
           --cache-max-size <SIZE>         Most that the cache may hold: bytes, or with a unit as
@@ -238,7 +256,7 @@ fn help() {
       kiln build examples/debian.toml
       kiln build manifest.json --export image --output-directory out
       kiln build - --export tree --json < manifest.json
-    "#);
+    ");
     assert!(world.run(&["--version"]).succeeded().stdout.starts_with("kiln "));
 }
 
