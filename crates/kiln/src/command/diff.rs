@@ -3,6 +3,7 @@
 //! The comparison is [`kiln_engine::compare`]; here are its words. Modules are not looked at: manifests for another
 //! machine can be compared too.
 
+mod files;
 mod json;
 mod text;
 

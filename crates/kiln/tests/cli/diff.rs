@@ -103,9 +103,11 @@ fn what_ids_leave_out_is_told() {
 fn pipelines_sources_and_metadata() {
     let world = World::new();
     let digest = |digit: &str| format!("sha256:{}", digit.repeat(64));
-    let old = download(&digest("a"), "http://example.invalid/pool/a_1.0.deb?x=1");
+    let mut old = download(&digest("a"), "http://example.invalid/pool/a_1.0.deb?x=1");
+    add_url(&mut old, &digest("d"), "http://example.invalid/d.deb");
     let mut new = download(&digest("b"), "http://example.invalid/pool/a_1.1.deb");
     add_url(&mut new, &digest("c"), "http://example.invalid/c");
+    add_url(&mut new, &digest("d"), "http://mirror.invalid/d.deb");
     new["metadata"] = json!({"generators": [{"name": "x"}]});
     new["pipelines"].as_array_mut().expect("pipelines").push(pipeline("more", &[noop(), noop()]));
     assert_shown!(world, diff(&world, &old, &new, &[]), @r#"
@@ -116,13 +118,10 @@ fn pipelines_sources_and_metadata() {
     pipeline `tree`: id cf83c6666873 → b6f8a5301757
       ~ [1] org.osbuild.copy: another id
           options.paths[0].from: "input://files/sha256:aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa… → "input://files/sha256:bbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb…
-          inputs.files.references.sha256:aaaaaaaaaaaa (a_1.0.deb): removed
-          inputs.files.references.sha256:bbbbbbbbbbbb (a_1.1.deb): added
+          inputs.files.references: a_1.0.deb → a_1.1.deb (sha256:aaaaaaaaaaaa → sha256:bbbbbbbbbbbb)
     pipeline `more`: added, 2 stages
-    source `org.osbuild.curl`; ids depend on which items stages refer to, not on where they come from
-      items.sha256:aaaaaaaaaaaa (a_1.0.deb): removed: {"url": "http://example.invalid/pool/a_1.0.deb?x=1"}
-      items.sha256:bbbbbbbbbbbb (a_1.1.deb): added: {"url": "http://example.invalid/pool/a_1.1.deb"}
-      items.sha256:cccccccccccc (c): added: {"url": "http://example.invalid/c"}
+    source `org.osbuild.curl`: 2 added, 1 removed, 1 changed; no id depends on it
+      items.sha256:dddddddddddd (d.deb).url: "http://example.invalid/d.deb" → "http://mirror.invalid/d.deb"
     of 3 stages: 3 with another id, 0 built again under the same id, 0 the same
     "#);
     assert_shown!(world, diff(&world, &new, &old, &[]), @r#"
@@ -133,13 +132,10 @@ fn pipelines_sources_and_metadata() {
     pipeline `tree`: id b6f8a5301757 → cf83c6666873
       ~ [1] org.osbuild.copy: another id
           options.paths[0].from: "input://files/sha256:bbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb… → "input://files/sha256:aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa…
-          inputs.files.references.sha256:bbbbbbbbbbbb (a_1.1.deb): removed
-          inputs.files.references.sha256:aaaaaaaaaaaa (a_1.0.deb): added
+          inputs.files.references: a_1.1.deb → a_1.0.deb (sha256:bbbbbbbbbbbb → sha256:aaaaaaaaaaaa)
     pipeline `more`: removed, 2 stages
-    source `org.osbuild.curl`; ids depend on which items stages refer to, not on where they come from
-      items.sha256:bbbbbbbbbbbb (a_1.1.deb): removed: {"url": "http://example.invalid/pool/a_1.1.deb"}
-      items.sha256:cccccccccccc (c): removed: {"url": "http://example.invalid/c"}
-      items.sha256:aaaaaaaaaaaa (a_1.0.deb): added: {"url": "http://example.invalid/pool/a_1.0.deb?x=1"}
+    source `org.osbuild.curl`: 1 added, 2 removed, 1 changed; no id depends on it
+      items.sha256:dddddddddddd (d.deb).url: "http://mirror.invalid/d.deb" → "http://example.invalid/d.deb"
     of 1 stage: 1 with another id, 0 built again under the same id, 0 the same
     "#);
 }

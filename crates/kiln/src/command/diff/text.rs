@@ -4,7 +4,6 @@
 //! removed, `~` changed, `>` moved, nothing where it is as it was and only what it depends on differs. Stages that are
 //! built again for the same reason stand in one line.
 
-use std::collections::HashMap;
 use std::fmt::Write as _;
 
 use kiln_engine::compare::{
@@ -16,6 +15,8 @@ use kiln_engine::manifest::place::Step;
 use kiln_engine::manifest::{Format, Id, Manifest};
 use kiln_engine::plan::count;
 
+use super::files::{Files, checksum, cut};
+
 /// How many changes of one stage or source are shown.
 const MOST_CHANGES: usize = 20;
 
@@ -25,28 +26,14 @@ const MOST_CHARACTERS: usize = 60;
 /// How many of them come before the first that differs, where that is far from the beginning.
 const BEFORE: usize = 15;
 
-/// How many digits of an id or a checksum are shown: enough to find it.
-const SHORT: usize = 12;
-
 /// What it takes to find words.
 pub(super) struct Words {
-    /// File names of what is downloaded, by checksum.
-    files: HashMap<String, String>,
+    files: Files,
 }
 
 impl Words {
     pub(super) fn new(old: &Manifest, new: &Manifest) -> Self {
-        let items = [old, new]
-            .into_iter()
-            .flat_map(|manifest| manifest.sources.values())
-            .flat_map(|source| &source.items);
-        let file = |(checksum, item): (&String, &Json)| {
-            let url =
-                item.as_str().or_else(|| ["url", "path"].iter().find_map(|key| item.get(key)?.as_str()))?;
-            let name = url.split(['?', '#']).next()?.trim_end_matches('/').rsplit('/').next()?;
-            Some((checksum.clone(), name.to_owned()))
-        };
-        Self { files: items.filter_map(file).collect() }
+        Self { files: Files::new(old, new) }
     }
 
     /// All that differs.
@@ -185,39 +172,80 @@ impl Words {
 
     fn source(&self, source: &SourceComparison, out: &mut String) {
         let kind = clean(&source.kind);
-        let _ = match (source.in_old, source.in_new) {
-            (false, _) => writeln!(out, "source `{kind}`: added"),
-            (_, false) => writeln!(out, "source `{kind}`: removed"),
-            _ => writeln!(
-                out,
-                "source `{kind}`; ids depend on which items stages refer to, not on where they come from"
-            ),
+        let fate = match (source.in_old, source.in_new) {
+            (false, _) => Some("added"),
+            (_, false) => Some("removed"),
+            _ => None,
         };
-        if source.in_old && source.in_new {
-            self.changes(&source.changes, 2, out);
+        if let Some(fate) = fate {
+            let _ = writeln!(out, "source `{kind}`: {fate}");
+            return;
         }
+        // What comes and goes is told where it is used.
+        let is_item = |change: &Change| {
+            change.path.0.len() == 2 && change.path.0.first() == Some(&Step::Key("items".to_owned()))
+        };
+        let (mut added, mut removed, mut others) = (0, 0, Vec::new());
+        for change in &source.changes {
+            match &change.edit {
+                Edit::Added(_) if is_item(change) => added += 1,
+                Edit::Removed(_) if is_item(change) => removed += 1,
+                _ => others.push(change.clone()),
+            }
+        }
+        let mut words = Vec::new();
+        for (number, fate) in
+            [(added, "added"), (removed, "removed"), (others.len(), "changed; no id depends on it")]
+        {
+            if number > 0 {
+                words.push(format!("{number} {fate}"));
+            }
+        }
+        let _ = writeln!(out, "source `{kind}`: {}", words.join(", "));
+        self.changes(&others, 2, out);
     }
 
     fn changes(&self, changes: &[Change], indent: usize, out: &mut String) {
         let indent = " ".repeat(indent);
-        for change in changes.iter().take(MOST_CHANGES) {
+        let replaced = self.files.replaced(changes);
+        let shown = || changes.iter().enumerate().filter(|(index, _)| !replaced.added.contains(index));
+        for (index, change) in shown().take(MOST_CHANGES) {
             let path = self.path(&change.path.0);
+            let newer = replaced.by_removed.get(&index).and_then(|added| changes.get(*added));
+            if let Some(newer) = newer {
+                let _ = writeln!(out, "{indent}{}", self.replacement(&change.path.0, &newer.path.0));
+                continue;
+            }
             let _ = match &change.edit {
                 Edit::Changed { old, new } => {
                     let (old, new) = pair(&old.to_string(), &new.to_string());
-                    write!(out, "{indent}{path}: {old} → {new}")
+                    writeln!(out, "{indent}{path}: {old} → {new}")
                 }
-                Edit::Added(new) => write!(out, "{indent}{path}: added{}", value(new)),
-                Edit::Removed(old) => write!(out, "{indent}{path}: removed{}", value(old)),
+                Edit::Added(new) => writeln!(out, "{indent}{path}: added{}", value(new)),
+                Edit::Removed(old) => writeln!(out, "{indent}{path}: removed{}", value(old)),
                 Edit::Moved { from, value: moved } => {
-                    write!(out, "{indent}{path}: was {}{}", self.path(&from.0), value(moved))
+                    writeln!(out, "{indent}{path}: was {}{}", self.path(&from.0), value(moved))
                 }
             };
-            out.push('\n');
         }
-        if changes.len() > MOST_CHANGES {
-            let _ = writeln!(out, "{indent}… and {} more; `--json` has all", changes.len() - MOST_CHANGES);
+        let all = shown().count();
+        if all > MOST_CHANGES {
+            let _ = writeln!(out, "{indent}… and {} more; `--json` has all", all - MOST_CHANGES);
         }
+    }
+
+    /// One file for another one: the names first, they have the versions.
+    fn replacement(&self, old: &[Step], new: &[Step]) -> String {
+        let above = old.split_last().map_or_else(String::new, |(_, above)| self.path(above));
+        let side = |steps: &[Step]| match steps.last() {
+            Some(Step::Key(key)) => {
+                let short = checksum(key).unwrap_or_else(|| clean(key));
+                (clean(self.files.name(key).unwrap_or_default()), short)
+            }
+            _ => (String::new(), String::new()),
+        };
+        let ((old_file, old_sum), (new_file, new_sum)) = (side(old), side(new));
+        format!("{above}: {old_file} → {new_file} ({old_sum} → {new_sum})")
     }
 
     /// A path without the dot in front, checksums shortened and with the names of their files.
@@ -230,7 +258,7 @@ impl Words {
                 }
                 Step::Key(key) => {
                     out.push_str(if out.is_empty() { "" } else { "." });
-                    match (checksum(key), self.files.get(key)) {
+                    match (checksum(key), self.files.name(key)) {
                         (Some(short), Some(file)) => {
                             let _ = write!(out, "{short} ({})", clean(file));
                         }
@@ -298,18 +326,6 @@ fn began(origin: &Origin, here: &str) -> String {
         What::SourceEpoch => format!("`{pipeline}` has another source epoch"),
         What::Runner => format!("the build root of `{pipeline}` has another runner"),
     }
-}
-
-fn cut(text: &str) -> &str {
-    text.get(..SHORT).unwrap_or(text)
-}
-
-/// The short form of a checksum.
-fn checksum(text: &str) -> Option<String> {
-    let (algorithm, digits) = text.split_once(':')?;
-    let known = ["md5", "sha1", "sha256", "sha384", "sha512"].contains(&algorithm);
-    (known && digits.len() >= 32 && digits.bytes().all(|digit| digit.is_ascii_hexdigit()))
-        .then(|| format!("{algorithm}:{}", cut(digits)))
 }
 
 /// A value that came or went; what says nothing is not shown.
