@@ -101,6 +101,12 @@ impl Fixture {
         directory
     }
 
+    /// Sets the source epoch.
+    pub(crate) fn at(mut self, epoch: i64) -> Self {
+        self.arguments["meta"]["source-epoch"] = json!(epoch);
+        self
+    }
+
     /// Adds a mount, which is a plain directory; its path.
     pub(crate) fn mount(&mut self, name: &str) -> PathBuf {
         let directory = self.directory.path().join("mounts").join(name);

@@ -10,11 +10,18 @@ use kiln_api::stage::{StageContext, StageModule};
 
 mod error;
 mod noop;
+mod oci_archive;
+mod rawfs;
 mod tar;
 
 /// All native assemblers, sorted by name.
-pub(crate) const ASSEMBLERS: &[StageModule] =
-    &[StageModule::of::<error::Fail>(), StageModule::of::<noop::Noop>(), StageModule::of::<tar::Tar>()];
+pub(crate) const ASSEMBLERS: &[StageModule] = &[
+    StageModule::of::<error::Fail>(),
+    StageModule::of::<noop::Noop>(),
+    StageModule::of::<oci_archive::OciArchive>(),
+    StageModule::of::<rawfs::RawFs>(),
+    StageModule::of::<tar::Tar>(),
+];
 
 /// The tree that the result is made from.
 fn source(context: &StageContext) -> Result<&Path, ModuleError> {

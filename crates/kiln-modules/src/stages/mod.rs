@@ -69,6 +69,13 @@ pub(crate) const STAGES: &[StageModule] = &[
     StageModule::of::<zstd::Zstd>(),
 ];
 
+/// Stages that assemblers make file systems with.
+pub(crate) mod formats {
+    pub(crate) use super::mkfs_btrfs::MkfsBtrfs;
+    pub(crate) use super::mkfs_ext4::MkfsExt4;
+    pub(crate) use super::mkfs_xfs::MkfsXfs;
+}
+
 /// Stages that tests of devices and mounts use.
 #[cfg(test)]
 pub(crate) mod testing {

@@ -119,6 +119,55 @@ fn root_results_and_trees_are_the_references() {
     }
 }
 
+/// A file system in a file, which the assembler mounts inside the build root; and a container image.
+#[test]
+fn root_artefacts_have_the_content_of_the_references() {
+    const UUID: &str = "5e1e9c5c-8b5b-4a53-9d0a-7c7f1f5a3c11";
+    let tree = [mkdir("/etc"), stage("hostname", &json!({"hostname": "kiln"})), mkdir("/srv/deep")];
+    let rawfs = stage("rawfs", &json!({"filename": "result", "root_fs_uuid": UUID, "size": 32 << 20}));
+    let image = stage(
+        "oci-archive",
+        &json!({"filename": "result", "architecture": "amd64", "config": {"User": "1"}}),
+    );
+    let mounted = "mount -o loop,ro ours/assembler/result o && mount -o loop,ro theirs/assembler/result t && \
+                   \"$0\" tree diff o t; code=$?; umount o t; exit $code";
+    // The only blob that is compressed is the tree.
+    let unpacked = "for side in ours:o theirs:t; do tar -xf ${side%:*}/assembler/result -C ${side#*:} || exit 9; \
+                    cd ${side#*:}; for blob in blobs/sha256/*; do \
+                    case $(head -c2 $blob | od -An -tx1) in *1f*8b*) gzip -dc < $blob | tar -x;; esac; done; \
+                    rm -r blobs index.json oci-layout; cd ..; done; exec \"$0\" tree diff o t";
+    for (name, assembler, script) in [("rawfs", rawfs, mounted), ("oci-archive", image, unpacked)] {
+        let world = World::new();
+        world.manifest(&json!({"pipeline": {"stages": tree, "assembler": assembler}}));
+        let run = |cache: &'static str, output: &'static str| {
+            [
+                "--json",
+                "--cache",
+                cache,
+                "--export",
+                "assembler",
+                "--output-directory",
+                output,
+                "manifest.json",
+            ]
+        };
+        let ours = world.osbuild(&run("cache", "ours"));
+        assert_eq!(ours.code(), Some(0), "{name}: {}", ours.shown());
+        assert_eq!(names(&world.path("ours/assembler")), ["result"], "{name}");
+        world.assert_nothing_left();
+        let Some(theirs) = world.reference(&run("reference", "theirs")) else { return };
+        assert_eq!(plain(ours.json()), plain(theirs.succeeded().json()), "{name}");
+        for directory in ["o", "t"] {
+            std::fs::create_dir(world.path(directory)).expect("made");
+        }
+        let diff =
+            world.program("unshare", &["-m", "--", "sh", "-c", script, KILN]).spawn().expect("started");
+        let diff = finish(diff);
+        let differing: Vec<&str> = diff.stdout.lines().filter(|line| !line.contains(": mtime ")).collect();
+        assert_eq!((differing, diff.stderr.as_str()), (Vec::new(), ""), "{name}: {}", diff.shown());
+    }
+}
+
 /// The results' shape, recorded.
 #[test]
 fn root_an_assembler_is_in_the_result() {
