@@ -21,6 +21,10 @@ pub struct InputRequest<'a> {
 
 /// What an input may ask the object store for, during `map`.
 pub trait Store {
+    /// The directory of a finished tree, which is not to be changed; none if there is no such object. It stays for as
+    /// long as the stage lives.
+    fn read_tree(&self, id: &str) -> Result<Option<PathBuf>, ModuleError>;
+
     /// Mounts a finished tree (or the part of it below `subtree`) read-only at `target` for as long as the
     /// stage lives. `false` if there is no such object.
     fn read_tree_at(&self, id: &str, target: &Path, subtree: Option<&str>) -> Result<bool, ModuleError>;

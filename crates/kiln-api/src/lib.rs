@@ -8,6 +8,7 @@
 //! - [`stage`]: stages and runners, which run as processes inside the build root.
 //! - [`source`], [`input`], [`device`], [`mount`]: the kinds that run on the host.
 //! - [`location`]: the `tree://`, `mount://` and `input://` addresses that stages use.
+//! - [`wire`]: messages between processes, with descriptors.
 //! - [`error`]: how a module fails.
 
 pub mod device;
@@ -18,5 +19,6 @@ pub mod module;
 pub mod mount;
 pub mod source;
 pub mod stage;
+pub mod wire;
 
 pub use error::ModuleError;

@@ -77,6 +77,13 @@ pub enum Event<'a> {
         /// The text.
         text: &'a str,
     },
+    /// A module that runs on the host as a program said something: one line.
+    Service {
+        /// Which one, as `input/tree (org.osbuild.tree)`.
+        service: &'a str,
+        /// The line.
+        text: &'a str,
+    },
     /// A shell is about to be opened in a stage's build root; until the next event it has the terminal.
     ShellStarted {
         /// The pipeline.

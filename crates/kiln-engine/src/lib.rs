@@ -6,6 +6,7 @@
 //! - [`manifest`]: text to a resolved manifest with ids; validation.
 //! - [`plan`]: what must be fetched and built, and why.
 //! - [`run`]: carries out a plan.
+//! - `host`: modules that are programs on the host.
 //! - [`compare`]: what differs between two manifests, and why something is built again.
 //! - [`event`]: what happens, for presenters.
 //! - [`index`]: which modules there are, and what they say of themselves.
@@ -13,6 +14,7 @@
 
 pub mod compare;
 pub mod event;
+mod host;
 pub mod index;
 pub mod manifest;
 pub mod plan;

@@ -1,7 +1,10 @@
-//! Descriptors that the caller of the program has opened and named by their numbers.
+//! Descriptors that are named by their numbers: those that the caller of the program has opened, and those that a
+//! child is given.
 
 use std::io;
-use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::os::unix::process::CommandExt;
+use std::process::Command;
 
 use rustix::fs::OFlags;
 use rustix::io::{Errno, FdFlags};
@@ -33,6 +36,20 @@ pub fn writable(number: i32) -> io::Result<OwnedFd> {
     Ok(own)
 }
 
+/// Lets a child inherit a descriptor and says under which number. No other child inherits it.
+///
+/// The descriptor belongs to the command from then on: it is open until that is dropped.
+pub fn pass(command: &mut Command, descriptor: OwnedFd) -> RawFd {
+    let number = descriptor.as_raw_fd();
+    let keep = move || Ok(rustix::io::fcntl_setfd(&descriptor, FdFlags::empty())?);
+    // SAFETY: the closure makes one system call on a descriptor of the child's own table, and allocates nothing.
+    #[expect(unsafe_code, reason = "it runs between the fork and the execution of the program")]
+    unsafe {
+        command.pre_exec(keep);
+    }
+    number
+}
+
 #[cfg(test)]
 mod tests {
     use std::io::{Read as _, Write as _};
@@ -58,5 +75,16 @@ mod tests {
             let error = writable(number).expect_err("refused");
             assert_eq!(error.raw_os_error(), Some(Errno::BADF.raw_os_error()), "{number}");
         }
+    }
+
+    #[test]
+    fn a_child_is_given_a_descriptor() {
+        let (reader, mut writer) = io::pipe().expect("a pipe");
+        writer.write_all(b"for the child").expect("written");
+        drop(writer);
+        let mut command = Command::new("sh");
+        let number = pass(&mut command, reader.into());
+        let output = command.args(["-c", "cat <&$0"]).arg(number.to_string()).output().expect("started");
+        assert_eq!(String::from_utf8_lossy(&output.stdout), "for the child");
     }
 }

@@ -12,6 +12,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+use kiln_api::ModuleError;
 use kiln_sandbox::{Dev, SandboxError, prepare_dev};
 use kiln_store::cache::TemporaryDirectory;
 use kiln_store::object::ObjectStore;
@@ -24,6 +25,7 @@ const DEV: &str = "dev";
 
 /// The directories of one run of a stage; removed when dropped.
 pub(super) struct Directories {
+    base: PathBuf,
     pub(super) inputs: PathBuf,
     pub(super) mounts: PathBuf,
     pub(super) arguments: PathBuf,
@@ -47,6 +49,7 @@ impl Directories {
         let dev = dev_directory(rundir).map_err(RunError::io("create a directory in", rundir))?;
         let nodes = prepare_dev(dev.path())?;
         Ok(Self {
+            base: base.path().to_owned(),
             inputs,
             mounts,
             arguments: api.join("arguments"),
@@ -57,6 +60,17 @@ impl Directories {
             _dev: dev,
             _base: base,
         })
+    }
+
+    /// A directory on the host for the endpoints of one input.
+    pub(super) fn endpoint(&self, input: &str) -> Result<PathBuf, ModuleError> {
+        // By number: names may be longer than what leads to a socket.
+        let endpoints = self.base.join("endpoints");
+        let made = std::fs::create_dir_all(&endpoints).and_then(|()| {
+            let path = endpoints.join(std::fs::read_dir(&endpoints)?.count().to_string());
+            std::fs::create_dir(&path).map(|()| path)
+        });
+        made.map_err(ModuleError::io("create a directory for the input", Path::new(input)))
     }
 }
 

@@ -2,13 +2,16 @@
 
 use std::time::Instant;
 
-use kiln_api::source::{DownloadRequest, ItemResult};
+use kiln_api::module::Kind;
+use kiln_api::source::{DownloadEvent, DownloadRequest, ItemResult, Source};
 use kiln_store::object::ObjectError;
 use serde_json::{Map, Value};
 
 use super::{Context, FetchResult, RunError};
 use crate::chain;
 use crate::event::{Event, Events};
+use crate::host::{External, ExternalSource, Pump};
+use crate::index::Origin;
 use crate::manifest::Manifest;
 use crate::manifest::json::to_map;
 use crate::plan::Fetch;
@@ -24,9 +27,13 @@ pub(super) fn fetch(
 ) -> Result<FetchResult, RunError> {
     let start = Instant::now();
     let source = manifest.sources.get(&fetch.source);
+    let program = match context.index.origin(Kind::Source, &fetch.source) {
+        Some(Origin::Library(path)) => Some(path),
+        _ => None,
+    };
     let module = context.index.modules().source(&fetch.source);
-    let (Some(source), Some(module)) = (source, module) else {
-        return Err(RunError::NotNative { kind: "source", name: fetch.source.clone() });
+    let Some(source) = source.filter(|_| program.is_some() || module.is_some()) else {
+        return Err(RunError::UnknownModule { kind: "source", name: fetch.source.clone() });
     };
     let items: Map<String, Value> = fetch
         .items
@@ -67,7 +74,17 @@ pub(super) fn fetch(
                 Err(error) => Err(chain(&error)),
             },
         };
-        results.extend(module.download(&request, &|event| events(Event::Download { fetch: index, event })));
+        let report = |event: DownloadEvent<'_>| events(Event::Download { fetch: index, event });
+        results.extend(match (program, context.index.library(), module) {
+            (Some(program), Some(library), _) => Pump::new().during(events, |log| {
+                let id = format!("source/{name}");
+                let interrupted = context.interrupted;
+                let external = External { id, program, library, log: log.clone(), interrupted };
+                ExternalSource(external).download(&request, &report)
+            }),
+            (.., Some(module)) => module.download(&request, &report),
+            _ => Vec::new(),
+        });
     }
     let failed = results.iter().filter(|result| result.error.is_some()).count();
     let duration = start.elapsed();

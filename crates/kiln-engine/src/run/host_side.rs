@@ -6,18 +6,21 @@
 use std::cell::RefCell;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use kiln_api::ModuleError;
-use kiln_api::device::{DeviceRequest, OpenDevice};
-use kiln_api::input::{InputRequest, Store};
-use kiln_api::module::Modules;
-use kiln_api::mount::{MountRequest, Mounted};
+use kiln_api::device::{Device, DeviceRequest, OpenDevice};
+use kiln_api::input::{Input, InputRequest, Store};
+use kiln_api::module::Kind;
+use kiln_api::mount::{Mount, MountRequest, Mounted};
 use kiln_store::cache::TemporaryDirectory;
 use kiln_store::object::{self, ObjectError, ObjectStore};
 use rustix::mount::{MountFlags, UnmountFlags, mount_bind_recursive, mount_remount, unmount};
 use serde_json::Value;
 
 use super::directories::Directories;
+use crate::host::{External, ExternalDevice, ExternalInput, ExternalMount, Log};
+use crate::index::{Index, Origin};
 use crate::manifest::json::{Json, Object, to_map};
 use crate::manifest::{Manifest, Pipeline, Stage};
 
@@ -42,28 +45,60 @@ pub(super) struct HostSideError {
 /// What is open for a stage. [`close`](Self::close) undoes it and says what failed; dropping it undoes it as
 /// well as it can.
 #[derive(Default)]
-pub(super) struct HostSide {
+pub(super) struct HostSide<'a> {
     // Fields are dropped in this order, which is the right one.
     mounts: Vec<(String, String, Box<dyn Mounted>)>,
     devices: Vec<(String, String, Box<dyn OpenDevice>)>,
+    programs: Vec<(String, String, ExternalInput<'a>)>,
     inputs: InputStoreState,
 }
 
-impl HostSide {
+/// Which modules there are, and what those of a library directory are started with.
+#[derive(Clone, Copy)]
+pub(super) struct Host<'a> {
+    pub(super) index: &'a Index,
+    pub(super) log: &'a Log,
+    pub(super) interrupted: &'a AtomicBool,
+}
+
+impl<'a> Host<'a> {
+    /// The program of a module, if the one that is used is of the library directory. `id` names what it is started
+    /// for.
+    fn program(self, kind: Kind, module: &str, id: &str) -> Option<External<'a>> {
+        let Some(Origin::Library(program)) = self.index.origin(kind, module) else { return None };
+        Some(External {
+            id: format!("{}/{id}", kind.noun()),
+            program,
+            library: self.index.library()?,
+            log: self.log.clone(),
+            interrupted: self.interrupted,
+        })
+    }
+}
+
+/// Whether a stage uses any program on the host.
+pub(super) fn uses_programs(stage: &Stage, index: &Index) -> bool {
+    let external = |kind, name: &str| matches!(index.origin(kind, name), Some(Origin::Library(_)));
+    stage.inputs.values().any(|input| external(Kind::Input, &input.kind))
+        || stage.devices.values().any(|device| external(Kind::Device, &device.kind))
+        || stage.mounts.iter().any(|mount| external(Kind::Mount, &mount.kind))
+}
+
+impl<'a> HostSide<'a> {
     /// Opens everything that a stage wants and returns what it is told, by kind.
     pub(super) fn open(
         &mut self,
         stage: &Stage,
-        modules: &Modules,
+        host: Host<'a>,
         trees: Trees<'_>,
         tree: &Path,
         directories: &Directories,
     ) -> Result<Object, HostSideError> {
         let mut told = Object::new();
         told.insert("devices".to_owned(), Json::Object(Object::new()));
-        let inputs = self.map_inputs(stage, modules, trees, directories)?;
-        let devices = self.open_devices(stage, modules, tree, directories)?;
-        let mounts = self.mount(stage, modules, tree, directories)?;
+        let inputs = self.map_inputs(stage, host, trees, directories)?;
+        let devices = self.open_devices(stage, host, tree, directories)?;
+        let mounts = self.mount(stage, host, tree, directories)?;
         told.insert("devices".to_owned(), Json::Object(devices));
         told.insert("inputs".to_owned(), Json::Object(inputs));
         told.insert("mounts".to_owned(), Json::Object(mounts));
@@ -73,14 +108,13 @@ impl HostSide {
     fn map_inputs(
         &mut self,
         stage: &Stage,
-        modules: &Modules,
+        host: Host<'a>,
         trees: Trees<'_>,
         directories: &Directories,
     ) -> Result<Object, HostSideError> {
         let mut told = Object::new();
         for (name, input) in &stage.inputs {
             let fail = failed("map input", name, &input.kind);
-            let module = modules.input(&input.kind).ok_or_else(|| fail(unknown("input", &input.kind)))?;
             let target = directories.inputs.join(name);
             std::fs::create_dir(&target)
                 .map_err(ModuleError::io("create directory", &target))
@@ -92,7 +126,21 @@ impl HostSide {
                 options: &Value::Object(to_map(&input.options)),
             };
             let access = InputStore { trees, state: &self.inputs };
-            let reply = module.map(&request, &access).map_err(&fail)?;
+            let reply = match host.program(Kind::Input, &input.kind, name) {
+                Some(external) => {
+                    let endpoint = directories.endpoint(name).map_err(&fail)?;
+                    let module = ExternalInput::new(external, endpoint);
+                    let reply = module.map(&request, &access);
+                    // Kept in any case: it may have made something before it failed.
+                    self.programs.push((name.clone(), input.kind.clone(), module));
+                    reply
+                }
+                None => match host.index.modules().input(&input.kind) {
+                    Some(module) => module.map(&request, &access),
+                    None => Err(unknown("input", &input.kind)),
+                },
+            }
+            .map_err(&fail)?;
             let path = inside(&reply.path, &directories.inputs, INPUTS).map_err(&fail)?;
             let data = Json::from_value(&reply.data);
             told.insert(name.clone(), object([("path", Json::from(path)), ("data", data)]));
@@ -103,14 +151,13 @@ impl HostSide {
     fn open_devices(
         &mut self,
         stage: &Stage,
-        modules: &Modules,
+        host: Host<'a>,
         tree: &Path,
         directories: &Directories,
     ) -> Result<Object, HostSideError> {
         let mut told = Object::new();
         for (name, device) in &stage.devices {
             let fail = failed("open device", name, &device.kind);
-            let module = modules.device(&device.kind).ok_or_else(|| fail(unknown("device", &device.kind)))?;
             let parent =
                 device.parent.as_deref().and_then(|parent| self.device_path(parent)).map(str::to_owned);
             let request = DeviceRequest {
@@ -119,7 +166,14 @@ impl HostSide {
                 tree,
                 options: &Value::Object(to_map(&device.options)),
             };
-            let opened = module.open(&request).map_err(&fail)?;
+            let opened = match host.program(Kind::Device, &device.kind, name) {
+                Some(external) => ExternalDevice(external).open(&request),
+                None => match host.index.modules().device(&device.kind) {
+                    Some(module) => module.open(&request),
+                    None => Err(unknown("device", &device.kind)),
+                },
+            }
+            .map_err(&fail)?;
             let reply = opened.reply();
             let mut members = Object::new();
             members.insert("path".to_owned(), Json::from(format!("{DEVICES}/{}", reply.path)));
@@ -140,19 +194,18 @@ impl HostSide {
     fn mount(
         &mut self,
         stage: &Stage,
-        modules: &Modules,
+        host: Host<'a>,
         tree: &Path,
         directories: &Directories,
     ) -> Result<Object, HostSideError> {
         let mut told = Object::new();
         for mount in &stage.mounts {
             let fail = failed("mount", &mount.name, &mount.kind);
-            let module = modules.mount(&mount.kind).ok_or_else(|| fail(unknown("mount", &mount.kind)))?;
             let source = mount.device.as_deref().and_then(|device| self.device_path(device)).map(|device| {
                 // The host's own node is preferred: some tools look for the path in the list of mounts, and
                 // inside the build root the device is in `/dev` too.
-                let host = Path::new(DEVICES).join(device);
-                let node = if host.exists() { host } else { directories.dev.join(device) };
+                let own = Path::new(DEVICES).join(device);
+                let node = if own.exists() { own } else { directories.dev.join(device) };
                 match mount.partition.as_ref().filter(|partition| !partition.is_falsy()) {
                     Some(partition) => PathBuf::from(format!("{}p{partition}", node.display())),
                     None => node,
@@ -165,7 +218,14 @@ impl HostSide {
                 tree,
                 options: &Value::Object(to_map(&mount.options)),
             };
-            let mounted = module.mount(&request).map_err(&fail)?;
+            let mounted = match host.program(Kind::Mount, &mount.kind, &mount.name) {
+                Some(external) => ExternalMount(external).mount(&request),
+                None => match host.index.modules().mount(&mount.kind) {
+                    Some(module) => module.mount(&request),
+                    None => Err(unknown("mount", &mount.kind)),
+                },
+            }
+            .map_err(&fail)?;
             let mut members = Object::new();
             if let Some(path) = mounted.path() {
                 let path = inside(path, &directories.mounts, MOUNTS).map_err(&fail)?;
@@ -188,14 +248,19 @@ impl HostSide {
             let ended = device.close().map_err(failed("close device", &name, &module));
             result = result.and(ended);
         }
+        while let Some((name, module, input)) = self.programs.pop() {
+            let ended = input.stop().map_err(failed("undo input", &name, &module));
+            result = result.and(ended);
+        }
         result
     }
 }
 
-impl Drop for HostSide {
+impl Drop for HostSide<'_> {
     fn drop(&mut self) {
         while self.mounts.pop().is_some() {}
         while self.devices.pop().is_some() {}
+        while self.programs.pop().is_some() {}
     }
 }
 
@@ -209,11 +274,9 @@ fn failed(action: &'static str, name: &str, module: &str) -> impl Fn(ModuleError
     }
 }
 
-/// What the manifest was checked for is there, but only as a program.
+/// The manifest was checked: it has vanished since.
 fn unknown(kind: &str, name: &str) -> ModuleError {
-    ModuleError::invalid(format!(
-        "the {kind} `{name}` is not native, and those of a library directory cannot be started yet"
-    ))
+    ModuleError::invalid(format!("unknown {kind} `{name}`"))
 }
 
 fn object<const N: usize>(members: [(&str, Json); N]) -> Json {
@@ -240,6 +303,7 @@ fn inside(path: &Path, root: &Path, shown: &str) -> Result<String, ModuleError> 
 struct InputStoreState {
     trees: RefCell<Vec<(TreeMount, Arc<object::Object>)>>,
     directories: RefCell<Vec<TemporaryDirectory>>,
+    read: RefCell<Vec<Arc<object::Object>>>,
 }
 
 /// The trees of a manifest's pipelines, by id.
@@ -264,6 +328,15 @@ struct InputStore<'a> {
 }
 
 impl Store for InputStore<'_> {
+    fn read_tree(&self, id: &str) -> Result<Option<PathBuf>, ModuleError> {
+        let found = self.trees.get(id).map_err(|error| ModuleError::invalid(crate::chain(&error)))?;
+        Ok(found.map(|object| {
+            let path = object.tree().to_owned();
+            self.state.read.borrow_mut().push(object);
+            path
+        }))
+    }
+
     fn read_tree_at(&self, id: &str, target: &Path, subtree: Option<&str>) -> Result<bool, ModuleError> {
         let object = match self.trees.get(id) {
             Ok(Some(object)) => object,

@@ -171,9 +171,9 @@ pub enum RunError {
         /// The stage.
         stage: String,
     },
-    /// A module is there, but only as a program of a library directory.
-    #[error("the {kind} `{name}` is not native, and those of a library directory cannot be started yet")]
-    NotNative {
+    /// There is no such module.
+    #[error("unknown {kind} `{name}`")]
+    UnknownModule {
         /// Its kind.
         kind: &'static str,
         /// Its name.

@@ -10,10 +10,11 @@ use kiln_sandbox::{BuildRoot, Ended, PROC_CMDLINE, Program, StageRoot};
 
 use super::directories::Directories;
 use super::exception::Exceptions;
-use super::host_side::{HostSide, Trees};
+use super::host_side::{Host, HostSide, Trees, uses_programs};
 use super::output::Decoder;
 use super::{ASSEMBLER, BuildTree, Context, RunError};
 use crate::event::{Event, Events, StageResult};
+use crate::host::{Log, Pump};
 use crate::index::{ChosenRunner, Origin};
 use crate::manifest::json::{Json, Object};
 use crate::manifest::{Manifest, Pipeline, Stage};
@@ -48,6 +49,13 @@ pub(super) struct StageRun<'a> {
 impl StageRun<'_> {
     /// Runs the stage. That it fails is a result, not an error.
     pub(super) fn run(&self, stage: &Stage) -> Result<StageResult, RunError> {
+        if uses_programs(stage, self.context.index) {
+            return Pump::new().during(self.events, |log| self.run_with(stage, log));
+        }
+        self.run_with(stage, &Log::nowhere())
+    }
+
+    fn run_with(&self, stage: &Stage, log: &Log) -> Result<StageResult, RunError> {
         let mut start = Instant::now();
         let context = self.context;
         let directories = Directories::create(context.store, context.rundir)?;
@@ -63,9 +71,10 @@ impl StageRun<'_> {
             metadata: None,
             duration: Duration::ZERO,
         };
-        let mut host = HostSide::default();
+        let mut host_side = HostSide::default();
+        let host = Host { index: context.index, log, interrupted: context.interrupted };
         let trees = Trees { manifest: self.manifest, store: context.store };
-        let ended = match host.open(stage, context.index.modules(), trees, self.tree, &directories) {
+        let ended = match host_side.open(stage, host, trees, self.tree, &directories) {
             Ok(told) => {
                 self.write_arguments(stage, told, &directories.arguments)?;
                 if self.shell_before(stage, &directories, &exceptions)? {
@@ -87,10 +96,11 @@ impl StageRun<'_> {
             Err(error) => Some(crate::chain(&error)),
         };
         // Data that could not be written back is a failure of the stage even if its program succeeded.
-        let closed = host.close().err().map(|error| crate::chain(&error));
+        let closed = host_side.close().err().map(|error| crate::chain(&error));
         for reason in ended.iter().chain(&closed) {
             if !self.exited(reason) {
-                let line = format!("{reason}\n");
+                let open = !result.output.is_empty() && !result.output.ends_with('\n');
+                let line = format!("{}{reason}\n", if open { "\n" } else { "" });
                 (self.events)(Event::Output {
                     pipeline: &self.pipeline.name,
                     stage: &stage.name,

@@ -54,6 +54,10 @@ impl Fixture {
 }
 
 impl Store for Fixture {
+    fn read_tree(&self, _id: &str) -> Result<Option<PathBuf>, ModuleError> {
+        Err(ModuleError::invalid("no native input looks into trees"))
+    }
+
     fn read_tree_at(&self, id: &str, target: &Path, subtree: Option<&str>) -> Result<bool, ModuleError> {
         let subtree = subtree.map(str::to_owned);
         assert!(target.exists(), "nothing can be mounted at {}", target.display());

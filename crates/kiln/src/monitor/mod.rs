@@ -123,6 +123,9 @@ impl<'a> Monitor<'a> {
             Event::Output { stage, text, .. } => {
                 self.tell(|observer| observer.log(text, Some(&origin_of(stage))));
             }
+            Event::Service { service, text } => {
+                self.tell(|observer| observer.log(&format!("{service}: {text}\n"), None));
+            }
             Event::StageFinished { result, .. } => self.tell(|observer| {
                 // The reference reports the end of the output too: what was left in the pipe, which is nothing.
                 observer.log("", Some(&origin_of(&result.name)));

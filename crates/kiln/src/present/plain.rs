@@ -71,7 +71,11 @@ impl Plain {
                 say(format_args!("export {name}: {}", seconds(*duration)));
             }
             Event::Warning { message } => say(format_args!("warning: {message}")),
-            Event::Output { .. } | Event::ShellStarted { .. } | Event::ExportStarted { .. } => {}
+            // What went wrong is in the error.
+            Event::Output { .. }
+            | Event::Service { .. }
+            | Event::ShellStarted { .. }
+            | Event::ExportStarted { .. } => {}
         }
     }
 

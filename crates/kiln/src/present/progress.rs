@@ -125,7 +125,7 @@ impl Progress {
             }
             Event::Warning { message } => self.note(&format!("warning: {message}")),
             // Whoever wants shells gets lines instead of this.
-            Event::ShellStarted { .. } => {}
+            Event::Service { .. } | Event::ShellStarted { .. } => {}
         }
     }
 
