@@ -134,7 +134,7 @@ fn every_module_is_listed_and_can_be_shown() {
     assert_shown!(world, world.run(&["modules", "show", "truncate"]), @r#"
     exit code 0
     --- stdout
-    org.osbuild.truncate (stage)
+    org.osbuild.truncate (stage, native)
 
       Makes a file exactly as large as asked.
 
