@@ -45,6 +45,17 @@ pub(crate) fn exit_codes() -> impl Iterator<Item = (u8, &'static str)> {
     std::iter::once((0, "success")).chain(Kind::ALL.into_iter().map(|kind| (kind as u8, kind.meaning())))
 }
 
+/// The exit codes under the name `osbuild`, which are those of the reference: it has none for what the machine lacks.
+pub(crate) const OSBUILD_EXIT_CODES: [(u8, &str); 4] = [
+    (0, "success"),
+    (
+        Kind::Build as u8,
+        "the build failed, the manifest cannot be read, what was asked for is not there, or the machine lacks something",
+    ),
+    (Kind::Usage as u8, "the manifest is invalid, or the command line is wrong"),
+    (Kind::Interrupted as u8, "interrupted"),
+];
+
 /// An error on its way to the user.
 #[derive(Debug)]
 pub(crate) struct CliError {

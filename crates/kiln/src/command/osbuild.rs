@@ -41,6 +41,9 @@ const VERSION: &str = "191";
 #[derive(Debug, Parser)]
 // Long options may be shortened and the last one of several counts, as in the reference.
 #[command(name = "osbuild", version = VERSION, disable_version_flag = true)]
+#[command(
+    after_help = "Examples:\n  osbuild --export image --output-directory out manifest.json\n  osbuild --cache /var/cache/osbuild --checkpoint build --export image --output-directory out --json - < manifest.json\n  osbuild --inspect manifest.json"
+)]
 #[command(infer_long_args = true, args_override_self = true)]
 struct Arguments {
     /// Manifest to build, or `-` for standard input

@@ -118,7 +118,7 @@ pub(crate) fn announce(event: &Event<'_>) {
 /// The arguments of `kiln shell`.
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Examples:\n  kiln shell manifest.json tree               the finished tree of a pipeline\n  kiln shell manifest.json image:3            what the third stage of a pipeline sees\n  kiln shell manifest.json mkfs.ext4          the same, by the stage's name\n  echo 'ls /run/osbuild/tree' | kiln shell manifest.json tree"
+    after_help = "Examples:\n  kiln shell manifest.json tree               the finished tree of a pipeline\n  kiln shell manifest.json image:3            what the third stage of a pipeline sees\n  kiln shell manifest.json mkfs.ext4          the same, by the stage's name\n  echo 'ls /run/osbuild/tree' | kiln shell manifest.json tree\n\nExit codes: that of the shell; if none was opened, those of other commands."
 )]
 pub(crate) struct Arguments {
     /// The manifest or definition

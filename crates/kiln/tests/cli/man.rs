@@ -116,6 +116,34 @@ fn versions() {
     assert_eq!((run.stdout.as_str(), run.stderr.as_str()), ("osbuild 191\n", ""));
 }
 
+/// Under the name `osbuild` they are the reference's.
+#[test]
+fn exit_codes_of_osbuild() {
+    let world = World::new();
+    let page = world.run(&["man", "--page", "osbuild"]).succeeded().stdout;
+    let section = page
+        .split(".SH \"EXIT STATUS\"\n")
+        .nth(1)
+        .and_then(|text| text.split(".SH").next())
+        .expect("a section");
+    let codes: Vec<&str> =
+        section.lines().filter_map(|line| line.strip_prefix("\\fB")?.strip_suffix("\\fR")).collect();
+    assert_eq!(codes, ["0", "1", "2", "130"]);
+    std::os::unix::fs::symlink(KILN, world.path("osbuild")).expect("a link");
+    world.write("good.json", good("a").to_string());
+    world.write("invalid.json", "{\"version\": \"2\", \"pipelines\": 1}");
+    for (arguments, code) in [
+        (&["--inspect", "good.json"][..], 0),
+        (&["--inspect", "--export", "nothing", "good.json"], 1),
+        (&["--inspect", "nothing.json"], 1),
+        (&["--inspect", "invalid.json"], 2),
+        (&["--no-such-option"], 2),
+    ] {
+        let run = finish(world.program(world.path("osbuild"), arguments).spawn().expect("started"));
+        assert_eq!(run.code(), Some(code), "{arguments:?}: {}", run.shown());
+    }
+}
+
 /// The exit codes with their meanings, from the help.
 fn exit_codes(world: &World) -> Vec<(String, String)> {
     let help = world.run(&["--help"]).succeeded().stdout;
@@ -147,7 +175,8 @@ fn exit_codes_are_the_same_everywhere() {
         .map(|(code, meaning)| (code.to_owned(), meaning.to_owned()))
         .collect();
     assert_eq!(table, codes, "the README's table, and the help");
-    for page in ["kiln", "kiln-build", "osbuild"] {
+    assert!(section.contains("Under the name `osbuild` they are osbuild's: 1 where `kiln` ends with 3."));
+    for page in ["kiln", "kiln-build"] {
         let text = world.run(&["man", "--page", page]).succeeded().stdout;
         for (code, meaning) in &codes {
             assert!(

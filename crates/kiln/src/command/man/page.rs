@@ -10,7 +10,7 @@ use clap::Command;
 use clap_mangen::Man;
 
 use super::Program;
-use crate::error::exit_codes;
+use crate::error::{OSBUILD_EXIT_CODES, exit_codes};
 
 /// What the programs take from the environment.
 const ENVIRONMENT: &[(&str, &str)] = &[
@@ -34,6 +34,9 @@ const ENVIRONMENT: &[(&str, &str)] = &[
 
 /// What every part of a page begins with.
 const PREAMBLE: &str = ".ie \\n(.g .ds Aq \\(aq\n.el .ds Aq '\n";
+
+/// The program with exit codes of its own.
+const OSBUILD: &str = "osbuild";
 
 /// What the paragraph about exit codes begins with.
 const EXIT_CODES: &str = "Exit codes:";
@@ -119,7 +122,9 @@ fn page(command: &Command, name: &str) -> String {
         // One of the command's own, in a sentence.
         Some(words) if !words.contains('\n') => push(words, &mut text),
         _ => {
-            for (code, meaning) in exit_codes() {
+            let codes: Vec<_> =
+                if name == OSBUILD { OSBUILD_EXIT_CODES.to_vec() } else { exit_codes().collect() };
+            for (code, meaning) in codes {
                 let _ = writeln!(text, ".TP\n\\fB{code}\\fR");
                 push(meaning, &mut text);
             }
