@@ -205,3 +205,65 @@ fn status(ended: Ended) -> String {
         Ended::TimedOut | Ended::Interrupted => "an interruption".to_owned(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::manifest::load;
+
+    fn manifest() -> Manifest {
+        let stages = json!([{"type": "a"}, {"type": "b"}, {"type": "a"}]);
+        let manifest = json!({"version": "2", "pipelines": [
+            {"name": "build", "stages": stages}, {"name": "tree", "build": "name:build", "stages": stages},
+            {"name": "last", "build": "name:tree", "stages": stages}, {"name": "empty", "stages": []},
+        ]});
+        load(&manifest.to_string()).expect("valid")
+    }
+
+    #[test]
+    fn a_manifest_is_cut_at_the_place_of_the_shell() {
+        let whole = manifest();
+        let ids: Vec<Id> = whole.pipelines["tree"].stages.iter().map(|stage| stage.id.clone()).collect();
+        for (stage, length, id) in [(Some(0), 1, Some(&ids[0])), (Some(2), 3, Some(&ids[2])), (None, 4, None)]
+        {
+            let mut cut = manifest();
+            let found = ShellPlace { pipeline: "tree".to_owned(), stage }.cut(&mut cut).expect("a place");
+            assert_eq!(cut.pipelines.keys().collect::<Vec<_>>(), ["build", "tree"]);
+            let tree = &cut.pipelines["tree"];
+            assert_eq!((tree.stages.len(), tree.id()), (length, Some(&found)));
+            match id {
+                Some(id) => assert_eq!(found, *id),
+                None => {
+                    assert!(!ids.contains(&found));
+                    assert_eq!(
+                        (&tree.stages[3].base, &tree.stages[3].build),
+                        (&Some(ids[2].clone()), &tree.build)
+                    );
+                }
+            }
+        }
+        for (pipeline, stage) in [("tree", Some(3)), ("other", None), ("empty", Some(0))] {
+            assert_eq!(ShellPlace { pipeline: pipeline.to_owned(), stage }.cut(&mut manifest()), None);
+        }
+        let empty = ShellPlace { pipeline: "empty".to_owned(), stage: None }.cut(&mut manifest());
+        assert_eq!(empty.expect("an empty tree").as_str(), "shell-");
+    }
+
+    #[test]
+    fn stages_break_by_name_or_id() {
+        let manifest = manifest();
+        let stages = &manifest.pipelines["tree"].stages;
+        let id = stages[1].id.as_str();
+        for (text, expected) in [
+            ("*", [true, true, true]),
+            ("a", [true, false, true]),
+            (id, [false, true, false]),
+            ("tree", [false; 3]),
+        ] {
+            let found: Vec<bool> = stages.iter().map(|stage| Break::of(text).is_before(stage)).collect();
+            assert_eq!(found, expected, "{text}");
+        }
+    }
+}

@@ -122,7 +122,7 @@ pub(crate) fn run(arguments: &Arguments) -> CliResult<ExitCode> {
         }
         checkpoints
     };
-    let standard = Standard::new();
+    let standard = Standard::beside(&arguments.manifest);
     let shells = arguments.breaks.shells(manifest, &standard)?;
     let plan = plan::make(&ready, &arguments.export, arguments.prefetch, &store)?;
     protect(&session, cache, &plan)?;

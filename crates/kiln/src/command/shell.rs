@@ -1,8 +1,9 @@
 //! `kiln shell`: a shell in a stage's build root; and the shells of `--break` and `--break-on-failure`.
 
+use std::fs::File;
 use std::io::{Stderr, Stdin, Stdout};
 use std::os::fd::AsFd as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::Args;
@@ -25,6 +26,9 @@ use crate::error::{CliError, CliResult, Kind};
 use crate::present::{self, Presenter, ProgressMode, say};
 use crate::{settings, signals};
 
+/// The terminal that the program was started from, whatever its standard streams are.
+const TERMINAL: &str = "/dev/tty";
+
 /// What a shell's exit code is when a signal has ended it: this and the signal's number.
 const SIGNALLED: u8 = 128;
 
@@ -42,18 +46,28 @@ pub(crate) struct BreakArguments {
 /// The standard streams, for as long as a build runs.
 pub(crate) struct Standard {
     input: Stdin,
+    /// The terminal, where standard input is the manifest.
+    terminal: Option<File>,
     output: Stdout,
     error: Stderr,
 }
 
 impl Standard {
     pub(crate) fn new() -> Self {
-        Self { input: std::io::stdin(), output: std::io::stdout(), error: std::io::stderr() }
+        Self { input: std::io::stdin(), terminal: None, output: std::io::stdout(), error: std::io::stderr() }
+    }
+
+    /// Those of a command with a manifest: what was read from standard input leaves nothing there for a shell, which
+    /// then reads from the terminal, if there is one.
+    pub(crate) fn beside(manifest: &Path) -> Self {
+        let terminal = (manifest == Path::new("-")).then(|| File::open(TERMINAL).ok()).flatten();
+        Self { terminal, ..Self::new() }
     }
 
     /// All three of them.
     pub(crate) fn streams(&self) -> Streams<'_> {
-        Streams { input: self.input.as_fd(), output: self.output.as_fd(), error: self.error.as_fd() }
+        let input = self.terminal.as_ref().map_or_else(|| self.input.as_fd(), File::as_fd);
+        Streams { input, output: self.output.as_fd(), error: self.error.as_fd() }
     }
 
     /// Standard output is for the result: what a shell says goes to standard error.
@@ -121,7 +135,7 @@ pub(crate) fn announce(event: &Event<'_>) {
     after_help = "Examples:\n  kiln shell manifest.json tree               the finished tree of a pipeline\n  kiln shell manifest.json image:3            what the third stage of a pipeline sees\n  kiln shell manifest.json mkfs.ext4          the same, by the stage's name\n  echo 'ls /run/osbuild/tree' | kiln shell manifest.json tree\n\nExit codes: that of the shell; if none was opened, those of other commands."
 )]
 pub(crate) struct Arguments {
-    /// The manifest or definition
+    /// The manifest or definition, or `-` for standard input
     manifest: PathBuf,
     /// A pipeline: its finished tree. A stage, by name, id or `PIPELINE:NUMBER`: its inputs, devices and mounts, and
     /// the tree as it is before it
@@ -185,15 +199,15 @@ pub(crate) fn run(arguments: &Arguments) -> CliResult<ExitCode> {
     checkpoints.pipelines = true;
     let environment = settings::source_environment();
     let terminal = settings::terminal();
-    let host_runner = runner::request_of(std::path::Path::new("/"));
-    let standard = Standard::new();
+    let host_runner = runner::request_of(Path::new("/"));
+    let standard = Standard::beside(&arguments.manifest);
     let shells =
         Shells { before: None, after_failure: false, instead: Some(id.clone()), streams: standard.streams() };
     let context = Context {
         index: &index,
         store: &store,
         program: &program,
-        rundir: std::path::Path::new(settings::RUNDIR),
+        rundir: Path::new(settings::RUNDIR),
         environment: &environment,
         terminal: &terminal,
         host_runner: &host_runner,

@@ -195,12 +195,10 @@ fn monitors_and_descriptors_that_do_not_exist() {
     assert_shown!(world, world.osbuild(&["--monitor", "LogMonitr", "manifest.json"]), @r"
     exit code 2
     --- stderr
-    error: invalid value 'LogMonitr' for '--monitor <NAME>'
+    usage: osbuild [OPTIONS] MANIFEST
+    osbuild: error: invalid value 'LogMonitr' for '--monitor <NAME>'
       [possible values: NullMonitor, LogMonitor, JSONSeqMonitor]
-
       tip: a similar value exists: 'LogMonitor'
-
-    For more information, try '--help'.
     ");
     assert_shown!(world, world.osbuild(&["--monitor-fd", "77", "manifest.json"]), @r"
     exit code 2

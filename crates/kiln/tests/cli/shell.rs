@@ -281,41 +281,44 @@ fn root_a_shell_at_a_terminal() {
         let _ = std::io::stderr().write_all(b"SKIPPED: there is no `script` to make a terminal\n");
         return;
     }
-    let world = World::new();
-    world.manifest(&two_stages());
-    let line = format!(
-        "{KILN} shell manifest.json tree --cache {}; echo \"code $?\"; read line; echo \"read $line\"",
-        world.cache().display()
-    );
-    let mut command = world.program("script", &["-qefc", &line, "/dev/null"]);
-    command.stdin(Stdio::piped()).env("TERM", "dumb").env("SHELL", "/bin/sh");
-    let mut run = command.spawn().expect("script");
-    let mut input = run.stdin.take().expect("piped");
-    let mut output = run.stdout.take().expect("piped");
-    let mut said = String::new();
-    let mut until = |text: &str| {
-        let mut buffer = [0; 4096];
-        while !said.contains(text) {
-            let count = output.read(&mut buffer).expect("read");
-            assert!(count > 0, "no `{text}`: {said}");
-            said.push_str(&String::from_utf8_lossy(&buffer[..count]));
-        }
-        said.clear();
-    };
-    until("# ");
-    input.write_all(b"case $- in *m*) echo \"control is $((1 + 1))\";; esac\n").expect("written");
-    until("control is 2");
-    // Ctrl-C is for what the shell runs, and for nothing else.
-    input.write_all(b"sleep 1000\n").expect("written");
-    world.wait_for_process("sleep 1000");
-    input.write_all(b"\x03").expect("written");
-    input.write_all(b"echo \"after $?\"\n").expect("written");
-    until("after 130");
-    input.write_all(b"exit 3\n").expect("written");
-    until("code 3");
-    input.write_all(b"line\n").expect("written");
-    until("read line");
-    drop(input);
-    assert!(run.wait().expect("ends").success());
-    world.assert_nothing_left();
+    // A manifest on standard input leaves the terminal to the shell.
+    for (manifest, input) in [("manifest.json", ""), ("-", " < manifest.json")] {
+        let world = World::new();
+        world.manifest(&two_stages());
+        let line = format!(
+            "{KILN} shell {manifest} tree --cache {}{input}; echo \"code $?\"; read line; echo \"read $line\"",
+            world.cache().display()
+        );
+        let mut command = world.program("script", &["-qefc", &line, "/dev/null"]);
+        command.stdin(Stdio::piped()).env("TERM", "dumb").env("SHELL", "/bin/sh");
+        let mut run = command.spawn().expect("script");
+        let mut input = run.stdin.take().expect("piped");
+        let mut output = run.stdout.take().expect("piped");
+        let mut said = String::new();
+        let mut until = |text: &str| {
+            let mut buffer = [0; 4096];
+            while !said.contains(text) {
+                let count = output.read(&mut buffer).expect("read");
+                assert!(count > 0, "no `{text}`: {said}");
+                said.push_str(&String::from_utf8_lossy(&buffer[..count]));
+            }
+            said.clear();
+        };
+        until("# ");
+        input.write_all(b"case $- in *m*) echo \"control is $((1 + 1))\";; esac\n").expect("written");
+        until("control is 2");
+        // Ctrl-C is for what the shell runs, and for nothing else.
+        input.write_all(b"sleep 1000\n").expect("written");
+        world.wait_for_process("sleep 1000");
+        input.write_all(b"\x03").expect("written");
+        input.write_all(b"echo \"after $?\"\n").expect("written");
+        until("after 130");
+        input.write_all(b"exit 3\n").expect("written");
+        until("code 3");
+        input.write_all(b"line\n").expect("written");
+        until("read line");
+        drop(input);
+        assert!(run.wait().expect("ends").success());
+        world.assert_nothing_left();
+    }
 }
