@@ -474,3 +474,112 @@ fn ten_thousand_stages_are_compared_in_no_time() {
         }
     }
 }
+
+mod chance {
+    //! Manifests by chance: of few names and values, so that much is alike.
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// One stage: type, option, device start, whether the device is mounted, whether there is an input.
+    type Stage = (u8, u8, Option<u8>, bool, Option<usize>);
+    /// One pipeline: stages, build root, runner, source epoch.
+    type Pipeline = (Vec<Stage>, Option<usize>, Option<u8>, Option<u8>);
+
+    fn pipelines() -> impl Strategy<Value = Vec<Pipeline>> {
+        let stage = (
+            0..3_u8,
+            0..3_u8,
+            proptest::option::of(0..2_u8),
+            any::<bool>(),
+            proptest::option::of(0..4_usize),
+        );
+        let stages = proptest::collection::vec(stage, 0..5);
+        let pipeline = (
+            stages,
+            proptest::option::of(0..4_usize),
+            proptest::option::of(0..2_u8),
+            proptest::option::weighted(0.2, 0..2_u8),
+        );
+        proptest::collection::vec(pipeline, 0..5)
+    }
+
+    fn stage((kind, option, start, mounted, input): &Stage, before: usize) -> Value {
+        let mut stage = json!({"type": format!("org.osbuild.t{kind}"), "options": {"value": option}});
+        if let Some(start) = start {
+            stage["devices"] =
+                json!({"device": {"type": "org.osbuild.loopback", "options": {"start": start}}});
+            if *mounted {
+                stage["mounts"] =
+                    json!([{"name": "root", "type": "org.osbuild.ext4", "source": "device", "target": "/"}]);
+            }
+        }
+        if let Some(input) = input.filter(|input| *input < before) {
+            stage["inputs"] = json!({"tree": {"type": "org.osbuild.tree", "origin": "org.osbuild.pipeline",
+                "references": [format!("name:p{input}")]}});
+        }
+        stage
+    }
+
+    fn document(pipelines: &[Pipeline]) -> Value {
+        let pipeline = |(index, (stages, build, runner, epoch)): (usize, &Pipeline)| {
+            let stages: Vec<Value> = stages.iter().map(|it| stage(it, index)).collect();
+            let mut pipeline = json!({"name": format!("p{index}"), "stages": stages});
+            if let Some(build) = build.filter(|build| *build < index) {
+                pipeline["build"] = json!(format!("name:p{build}"));
+            }
+            if let Some(runner) = runner {
+                pipeline["runner"] = json!(format!("org.osbuild.r{runner}"));
+            }
+            if let Some(epoch) = epoch {
+                pipeline["source-epoch"] = json!(epoch);
+            }
+            pipeline
+        };
+        json!({"version": "2", "pipelines": pipelines.iter().enumerate().map(pipeline).collect::<Vec<_>>()})
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_built_again_has_a_cause_and_nothing_else_has_one(old in pipelines(), new in pipelines()) {
+            let (old, new) = (manifest(&document(&old)), manifest(&document(&new)));
+            let comparison = compare(&old, &new);
+            let text = shown(&comparison);
+            prop_assert!(compare(&old, &old).is_equal() && compare(&new, &new).is_equal());
+            prop_assert_eq!(comparison.is_equal(), compare(&new, &old).is_equal());
+            for pipeline in &comparison.pipelines {
+                let (mut of_old, mut of_new) = (Vec::new(), Vec::new());
+                for stage in &pipeline.stages {
+                    of_old.extend(stage.old.as_ref().map(|side| side.index));
+                    of_new.extend(stage.new.as_ref().map(|side| side.index));
+                    if let (Some(old), Some(new)) = (&stage.old, &stage.new) {
+                        prop_assert_eq!(old.id != new.id, stage.verdict == Verdict::OtherId, "{}", text);
+                        prop_assert_eq!(stage.causes.is_empty(), stage.verdict == Verdict::Same, "{}", text);
+                    }
+                    // What a cause began with was changed itself.
+                    for origin in stage.causes.iter().filter_map(Cause::origin) {
+                        let there = comparison.pipelines.iter().find(|it| it.new_name.as_ref() == Some(&origin.pipeline));
+                        let there = there.expect("a pipeline of the second manifest");
+                        let changed = |path: &str| there.changes.iter().any(|it| it.path.to_string() == path);
+                        match &origin.what {
+                            What::BuildRoot => prop_assert!(changed(".build"), "{}", text),
+                            What::SourceEpoch => prop_assert!(changed(".source-epoch"), "{}", text),
+                            What::Runner => prop_assert!(changed(".runner"), "{}", text),
+                            What::Stage { index, name, fate } => {
+                                let found = there.stages.iter().find(|it| {
+                                    let side = if *fate == Fate::Removed { &it.old } else { &it.new };
+                                    it.fate() == Some(*fate) && side.as_ref().is_some_and(|side| side.index == *index)
+                                });
+                                prop_assert!(found.is_some_and(|it| it.name == *name), "{:?} in\n{}", origin, text);
+                            }
+                        }
+                    }
+                }
+                of_old.sort_unstable();
+                prop_assert!(of_old.iter().copied().eq(0..of_old.len()), "{}", text);
+                prop_assert!(of_new.iter().copied().eq(0..of_new.len()), "{}", text);
+            }
+        }
+    }
+}
