@@ -1,6 +1,6 @@
 //! What differs between two manifests, and what made the ids differ: why something will be built again.
 //!
-//! Pipelines belong together by name, or by id where one was renamed; stages by what they say ([`align`](self::align)).
+//! Pipelines belong together by name, or by id where one was renamed; stages by what they say (`align.rs`).
 //! For each stage that will be built again there is at least one [`Cause`]: its own options, or something else, then
 //! with the [`Origin`] it all began with. Causes are followed in the order in which things are built, so that an origin
 //! is always something that was changed itself.
