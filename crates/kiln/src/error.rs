@@ -123,14 +123,25 @@ pub(crate) fn manifest_error(name: &str, text: &str, error: &LoadError) -> CliEr
         }
         LoadError::Unsupported => CliError::new(Kind::Usage, format!("unsupported manifest format: {name}"))
             .hint("a manifest is a JSON object with `\"version\": \"2\"`, or one of format 1"),
-        LoadError::Invalid(findings) => findings_error(name, text, findings),
+        LoadError::Invalid(findings) => findings_error(name, &locate(text, findings.clone())),
     }
 }
 
+/// A finding and where it is in the text of the manifest.
+pub(crate) type Located = (Finding, Option<Place>);
+
+/// Looks for the places of findings; the result is in the order in which somebody reads the text.
+pub(crate) fn locate(text: &str, findings: Vec<Finding>) -> Vec<Located> {
+    let places = Place::of_all(text, &findings.iter().map(Finding::target).collect::<Vec<_>>());
+    let mut located: Vec<Located> = findings.into_iter().zip(places).collect();
+    located.sort_by_key(|(_, place)| place.as_ref().map(|place| (place.line, place.column)));
+    located
+}
+
 /// The error for a manifest with faults.
-pub(crate) fn findings_error(name: &str, text: &str, findings: &[Finding]) -> CliError {
+pub(crate) fn findings_error(name: &str, findings: &[Located]) -> CliError {
     let single = match findings {
-        [finding] => Some(finding),
+        [(finding, _)] => Some(finding),
         _ => None,
     };
     let message = match single {
@@ -138,10 +149,11 @@ pub(crate) fn findings_error(name: &str, text: &str, findings: &[Finding]) -> Cl
         None => format!("the manifest has {} errors", findings.len()),
     };
     let mut error = CliError::new(Kind::Usage, message);
-    for (finding, place) in findings.iter().zip(places(text, findings)) {
+    for (finding, place) in findings {
+        let path = finding.target().path;
         let mut text = match place {
-            Some(place) => located(name, &place, &format!(" ({})", finding.path)),
-            None => format!("{name}: {}", finding.path),
+            Some(place) => located(name, place, &format!(" ({path})")),
+            None => format!("{name}: {path}"),
         };
         if single.is_none() {
             text = format!("{}\n{text}", finding.message);
@@ -155,11 +167,6 @@ pub(crate) fn findings_error(name: &str, text: &str, findings: &[Finding]) -> Cl
         Some(hint) => error.hint(hint),
         None => error,
     }
-}
-
-/// Where each finding is in the text of the manifest.
-pub(crate) fn places(text: &str, findings: &[Finding]) -> Vec<Option<Place>> {
-    Place::of_all(text, &findings.iter().map(Finding::target).collect::<Vec<_>>())
 }
 
 fn located(name: &str, place: &Place, path: &str) -> String {

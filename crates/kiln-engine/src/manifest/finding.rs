@@ -1,5 +1,8 @@
 //! What is wrong with a manifest: each finding has a path, and often a suggestion.
 
+use std::collections::{HashMap, HashSet};
+
+use super::ORIGIN_PIPELINE;
 use super::json::{Json, Object};
 use super::place::{JsonPath, Target};
 
@@ -63,7 +66,10 @@ impl Findings {
     pub(super) fn text<'a>(&mut self, value: &'a Json, path: &JsonPath) -> Option<&'a str> {
         let text = value.as_str();
         if text.is_none() {
-            self.add(path, format!("expected a string, found {}", value.type_name()));
+            let simple =
+                matches!(value, Json::Bool(_) | Json::Integer(_) | Json::BigInteger(_) | Json::Float(_));
+            let hint = simple.then(|| in_quotes(value));
+            self.hinted(path, format!("expected a string, found {}", value.type_name()), hint);
         }
         text
     }
@@ -73,7 +79,7 @@ impl Findings {
         match object.get(key) {
             Some(value) => self.text(value, &path.key(key)),
             None => {
-                self.add(path, format!("`{key}` is missing"));
+                self.add(path, missing(key));
                 None
             }
         }
@@ -110,11 +116,58 @@ impl Findings {
     }
 }
 
+/// What to do about a value that is right but for not being a text.
+pub(super) fn in_quotes(value: &impl std::fmt::Display) -> String {
+    format!("write it in quotes: `\"{value}\"`")
+}
+
+/// Takes out what is only another word for what is said already.
+pub(super) fn tidy(findings: &mut Vec<Finding>) {
+    // A misspelt key is missed under its right name.
+    let misspelt: HashSet<(JsonPath, String)> = findings
+        .iter()
+        .filter(|finding| finding.of_key)
+        .filter_map(|finding| {
+            let meant = finding.hint.as_deref()?.strip_prefix(MEANT)?.strip_suffix(MEANT_END)?;
+            Some((finding.path.clone(), missing(meant)))
+        })
+        .collect();
+    // Which values may stand somewhere is said by the format, and then more narrowly by a module.
+    let mut choices: HashMap<JsonPath, usize> = HashMap::new();
+    for (index, finding) in findings.iter().enumerate() {
+        if !finding.of_key && is_choice(&finding.message) {
+            choices.insert(finding.target().path.clone(), index);
+        }
+    }
+    let mut index = 0;
+    findings.retain(|finding| {
+        let choice = !finding.of_key && is_choice(&finding.message);
+        let narrowest = !choice || choices.get(finding.target().path) == Some(&index);
+        index += 1;
+        narrowest && !misspelt.contains(&(finding.path.clone(), finding.message.clone()))
+    });
+}
+
+/// How a suggestion begins and ends.
+const MEANT: &str = "did you mean `";
+const MEANT_END: &str = "`?";
+
+/// Whether it is said of a value that it is none of those that there are.
+fn is_choice(message: &str) -> bool {
+    ["expected one of `", "expected `"].iter().any(|start| message.starts_with(start))
+}
+
+/// Says that a member is missing.
+pub(super) fn missing(key: &str) -> String {
+    format!("`{key}` is missing")
+}
+
 /// The candidate that somebody who typed `name` most likely meant.
 pub fn nearest<'a>(name: &str, candidates: impl Iterator<Item = &'a str>) -> Option<&'a str> {
     // One mistake for every four characters: `org.osbuild.hostnam` is near, `tree` and `true` are.
     let limit = (name.chars().count() / 4).clamp(1, 5);
     candidates
+        .filter(|candidate| !candidate.is_empty())
         .map(|candidate| (strsim::osa_distance(name, candidate), candidate))
         .filter(|(distance, _)| *distance <= limit)
         .min()
@@ -123,7 +176,19 @@ pub fn nearest<'a>(name: &str, candidates: impl Iterator<Item = &'a str>) -> Opt
 
 /// A suggestion, if a name is near.
 pub fn did_you_mean<'a>(name: &str, candidates: impl Iterator<Item = &'a str>) -> Option<String> {
-    nearest(name, candidates).map(|near| format!("did you mean `{near}`?"))
+    nearest(name, candidates).map(|near| format!("{MEANT}{near}{MEANT_END}"))
+}
+
+/// What to do about a reference to an item that no source has.
+pub(super) fn missing_item(reference: &str, there_is: impl Fn(&str) -> bool) -> String {
+    if let Some(name) = reference.strip_prefix("name:") {
+        return format!("with the origin `{ORIGIN_PIPELINE}`, `{reference}` is the pipeline `{name}`");
+    }
+    let named = |algorithm: &&&str| there_is(&format!("{algorithm}:{reference}"));
+    match ["md5", "sha1", "sha256", "sha384", "sha512"].iter().find(named) {
+        Some(algorithm) => format!("items have the name of the algorithm: `{algorithm}:{reference}`"),
+        None => "add the item to one of the manifest's sources".to_owned(),
+    }
 }
 
 /// Names for a message: `` `a`, `b` ``.

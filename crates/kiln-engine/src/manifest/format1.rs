@@ -7,7 +7,7 @@ use std::collections::HashSet;
 
 use indexmap::IndexMap;
 
-use super::finding::{Findings, did_you_mean};
+use super::finding::{Findings, did_you_mean, list, missing_item};
 use super::json::{Json, Object};
 use super::place::JsonPath;
 use super::{Format, Id, Input, Manifest, ORIGIN_PIPELINE, ORIGIN_SOURCE, Pipeline, Source, Stage, id};
@@ -211,7 +211,9 @@ impl Loader<'_> {
     fn source(&mut self, name: &str, description: &Json, path: &JsonPath) {
         let Some(object) = self.findings.object(description, path) else { return };
         let Some((kind, member)) = source1(name) else {
-            let hint = did_you_mean(name, SOURCES.iter().map(|(known, _)| *known));
+            let known = || SOURCES.iter().map(|(known, _)| *known);
+            let hint = did_you_mean(name, known())
+                .or_else(|| Some(format!("manifests of format 1 have {}", list(known()))));
             self.findings.hinted(path, format!("unknown source `{name}`"), hint);
             return;
         };
@@ -236,7 +238,7 @@ impl Loader<'_> {
             .collect();
         for (reference, path) in &self.references {
             if !items.contains(reference.as_str()) {
-                let hint = Some("add the item to one of the manifest's sources".to_owned());
+                let hint = Some(missing_item(reference, |item| items.contains(item)));
                 self.findings.hinted(path, format!("no source has an item `{reference}`"), hint);
             }
         }

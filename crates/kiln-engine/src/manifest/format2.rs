@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use indexmap::IndexMap;
 
-use super::finding::{Findings, did_you_mean, list};
+use super::finding::{Findings, did_you_mean, list, missing_item};
 use super::json::{Json, Object};
 use super::place::JsonPath;
 use super::{
@@ -98,7 +98,9 @@ impl<'d> Loader<'_, 'd> {
         self.findings.only(object, &["name", "build", "runner", "source-epoch", "stages"], path);
         let name = self.findings.required(object, "name", path).unwrap_or_default();
         if !name.is_empty() && self.manifest.pipelines.contains_key(name) {
-            self.findings.add(&path.key("name"), format!("there is already a pipeline named `{name}`"));
+            let hint = Some("pipelines are referred to by their names: give each its own".to_owned());
+            let message = format!("there is already a pipeline named `{name}`");
+            self.findings.hinted(&path.key("name"), message, hint);
             return;
         }
         let build = self.findings.optional(object, "build", path);
@@ -139,7 +141,10 @@ impl<'d> Loader<'_, 'd> {
             Some(name) => self.earlier(name, path)?,
             None if self.manifest.pipeline_by_id(reference).is_some() => Some(Id::from_text(reference)),
             None => {
-                let hint = Some("refer to an earlier pipeline as `name:NAME`".to_owned());
+                let hint = Some(match self.manifest.pipelines.contains_key(reference) {
+                    true => format!("did you mean `name:{reference}`?"),
+                    false => "refer to an earlier pipeline as `name:NAME`".to_owned(),
+                });
                 self.findings.hinted(path, format!("unknown pipeline `{reference}`"), hint);
                 None
             }
@@ -151,9 +156,10 @@ impl<'d> Loader<'_, 'd> {
         if let Some(pipeline) = self.manifest.pipelines.get(name) {
             return Some(pipeline.id().cloned());
         }
-        let known = || self.manifest.pipelines.keys().map(String::as_str);
+        // A pipeline without a name has its own finding.
+        let known = || self.manifest.pipelines.keys().map(String::as_str).filter(|name| !name.is_empty());
         let hint = did_you_mean(name, known()).or_else(|| {
-            Some(if self.manifest.pipelines.is_empty() {
+            Some(if known().next().is_none() {
                 "a pipeline can only refer to an earlier one, and there is none".to_owned()
             } else {
                 format!("earlier pipelines are {}", list(known()))
@@ -225,7 +231,12 @@ impl<'d> Loader<'_, 'd> {
                     if descriptions.contains_key(parent) {
                         later.push((name, description));
                     } else {
-                        let hint = did_you_mean(parent, descriptions.keys().map(String::as_str));
+                        let others =
+                            || descriptions.keys().filter(|other| *other != name).map(String::as_str);
+                        let hint = did_you_mean(parent, others()).or_else(|| {
+                            Some(format!("the stage's other devices are {}", list(others())))
+                                .filter(|_| others().next().is_some())
+                        });
                         let message = format!("device `{name}` has an unknown parent `{parent}`");
                         self.findings.hinted(&path.key("parent"), message, hint);
                     }
@@ -295,7 +306,7 @@ impl<'d> Loader<'_, 'd> {
             } else if self.items.contains(reference) {
                 resolved.insert(reference.to_owned(), options);
             } else {
-                let hint = Some("add the item to one of the manifest's sources".to_owned());
+                let hint = Some(missing_item(reference, |item| self.items.contains(item)));
                 self.findings.hinted(&path, format!("no source has an item `{reference}`"), hint);
             }
         }
@@ -346,7 +357,9 @@ impl<'d> Loader<'_, 'd> {
         let kind = self.findings.required(object, "type", path).map(str::to_owned);
         let (Some(name), Some(kind)) = (name, kind) else { return };
         if stage.mounts.iter().any(|mount| mount.name == name) {
-            self.findings.add(&path.key("name"), format!("there is already a mount named `{name}`"));
+            let hint = Some("mounts are referred to by their names: give each of a stage its own".to_owned());
+            let message = format!("there is already a mount named `{name}`");
+            self.findings.hinted(&path.key("name"), message, hint);
             return;
         }
         let source = self.findings.optional(object, "source", path).filter(|source| !source.is_empty());
@@ -357,12 +370,12 @@ impl<'d> Loader<'_, 'd> {
                 return;
             }
             let names = || declared.into_iter().flat_map(Object::keys).map(String::as_str);
-            let hint = did_you_mean(source, names()).or_else(|| {
-                Some(format!("the stage's devices are {}", list(names())))
-                    .filter(|_| names().next().is_some())
+            let hint = did_you_mean(source, names()).unwrap_or_else(|| match names().next() {
+                Some(_) => format!("the stage's devices are {}", list(names())),
+                None => "the stage has no devices".to_owned(),
             });
             let message = format!("mount `{name}` names an unknown device `{source}`");
-            self.findings.hinted(&path.key("source"), message, hint);
+            self.findings.hinted(&path.key("source"), message, Some(hint));
             return;
         }
         let partition = object.get("partition").cloned();

@@ -10,6 +10,7 @@ mod format1;
 mod format2;
 mod id;
 pub mod json;
+mod locations;
 pub mod place;
 mod schema;
 pub mod validate;
@@ -236,11 +237,16 @@ pub fn load_valid(text: &str, index: &Index) -> Result<Manifest, LoadError> {
 /// Everything that is wrong with a manifest: with itself, and with the modules and options in it.
 pub fn check(text: &str, index: &Index) -> Result<Vec<Finding>, LoadError> {
     let (document, format) = parse(text)?;
-    let mut findings = validate::validate(&document.to_value(), format, index);
+    let value = document.to_value();
+    let mut findings = validate::validate(&value, format, index);
     let known: HashSet<JsonPath> = findings.iter().map(|finding| finding.target().path.clone()).collect();
     let (_, of_loading) = read(&document, format);
     // What does not fit the schema is not blamed a second time, for not being loadable.
     findings.extend(of_loading.into_iter().filter(|finding| !known.contains(finding.target().path)));
+    finding::tidy(&mut findings);
+    if format == Format::Two {
+        locations::check(&value, &mut findings);
+    }
     Ok(findings)
 }
 

@@ -183,7 +183,9 @@ impl<'a> Cursor<'a> {
             *at += character.len_utf8();
             inside.then_some(())
         });
-        Place { line: self.line, column: self.column, excerpt, indent, width: shown.count() }
+        // At the end of a line there is nothing to underline, and yet it is the place.
+        let width = shown.count().max(1);
+        Place { line: self.line, column: self.column, excerpt, indent, width }
     }
 }
 

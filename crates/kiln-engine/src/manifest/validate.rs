@@ -34,8 +34,14 @@ pub fn structure(format: Format) -> Value {
 
 /// Everything that is wrong with a document of a format by the schemas of the format and of its modules.
 pub fn validate(document: &Value, format: Format, index: &Index) -> Vec<Finding> {
-    let mut checker =
-        Checker { index, format, seen: HashSet::new(), findings: Vec::new(), compiled: HashMap::new() };
+    let mut checker = Checker {
+        index,
+        format,
+        seen: HashSet::new(),
+        findings: Vec::new(),
+        compiled: HashMap::new(),
+        names: HashMap::new(),
+    };
     let root = Path::default();
     if let Some(compiled) = Compiled::new(structure(format), Draft::Four, "") {
         checker.check(&compiled, document, &root);
@@ -67,7 +73,7 @@ fn members<'d>(object: &'d Value, key: &str) -> impl Iterator<Item = (&'d String
 }
 
 /// The items of an array in an object.
-fn items<'d>(object: &'d Value, key: &str) -> impl Iterator<Item = (usize, &'d Value)> {
+pub(super) fn items<'d>(object: &'d Value, key: &str) -> impl Iterator<Item = (usize, &'d Value)> {
     object.get(key).and_then(Value::as_array).into_iter().flatten().enumerate()
 }
 
@@ -148,6 +154,8 @@ struct Checker<'a> {
     seen: HashSet<(JsonPath, String)>,
     findings: Vec<Finding>,
     compiled: HashMap<(Kind, String), Result<Rc<Compiled>, Unusable>>,
+    /// The names of all modules of a kind, for suggestions.
+    names: HashMap<Kind, Vec<String>>,
 }
 
 impl Checker<'_> {
@@ -188,6 +196,8 @@ impl Checker<'_> {
             Format::Two => name,
         };
         match self.schema(Kind::Source, known) {
+            // That it is no object is said by the format.
+            Ok(_) if !description.is_object() => {}
             Ok(compiled) => self.check(&compiled, description, path),
             Err(reason) => self.unusable(Kind::Source, name, &reason, path, &path.place),
         }
@@ -228,8 +238,9 @@ impl Checker<'_> {
         let noun = kind.noun();
         let (message, hint) = match reason {
             Unusable::Unknown => {
-                let names = self.index.list(kind);
-                let hint = did_you_mean(name, names.keys().map(String::as_str))
+                let names = self.names.entry(kind);
+                let names = names.or_insert_with(|| self.index.list(kind).into_keys().collect());
+                let hint = did_you_mean(name, names.iter().map(String::as_str))
                     .unwrap_or_else(|| format!("`kiln modules` lists every {noun} there is"));
                 (format!("unknown {noun} `{name}`"), Some(hint))
             }
@@ -392,7 +403,7 @@ mod tests {
         let reported = ".pipelines[0].stages[0].inputs.f.references: ";
         let faults = [
             // An empty list is a list of names as well as one of objects.
-            (json!([]), "this fits more than one of the ways to write it"),
+            (json!([]), "expected at least 1 item"),
             (json!({}), "expected at least 1 member"),
         ];
         for (references, message) in faults {

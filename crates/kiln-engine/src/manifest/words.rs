@@ -9,11 +9,13 @@ use jsonschema::paths::{Location, LocationSegment};
 use jsonschema::{JsonType, ValidationError};
 use serde_json::Value;
 
-use super::finding::{Finding, did_you_mean, list};
+use super::finding::{Finding, did_you_mean, in_quotes, list, missing};
 use super::place::{JsonPath, Step};
 
 /// Longest value that is quoted, in characters.
 const QUOTED: usize = 60;
+/// Longest list of what would have been right.
+const LISTED: usize = 16;
 
 /// The findings for one error of a schema. `path` is where the value stands that was held against it, `help` the hint
 /// for want of a better one.
@@ -64,13 +66,22 @@ impl Words<'_> {
         match error.kind() {
             Fault::AdditionalProperties { unexpected } | Fault::UnevaluatedProperties { unexpected } => {
                 let path = below(self.path, error.instance_path());
+                let known = beside(self.schema, error.schema_path().as_str());
+                // What is below `options` are the module's options, all else is the manifest's own.
+                let of_module = path.0.contains(&Step::Key("options".to_owned()));
+                let what = if of_module { "option" } else { "key" };
                 for key in unexpected {
-                    let hint = did_you_mean(key, options_beside(self.schema, error.schema_path().as_str()));
+                    let hint = did_you_mean(key, known.iter().copied())
+                        .or_else(|| self.key_pattern(error))
+                        .or_else(|| {
+                            let short = !of_module && !known.is_empty() && known.len() <= LISTED;
+                            short.then(|| format!("known keys are {}", list(known.iter().copied())))
+                        });
                     self.findings.push(Finding {
                         path: path.clone(),
                         place: Some(path.key(key)),
                         of_key: true,
-                        message: format!("unknown option `{key}`"),
+                        message: format!("unknown {what} `{key}`"),
                         hint,
                     });
                 }
@@ -80,6 +91,19 @@ impl Words<'_> {
             }
             Fault::Constant { .. } | Fault::Enum { .. } => {
                 self.one_of(error, &choices(error).unwrap_or_default());
+            }
+            Fault::OneOfMultipleValid { .. } => {
+                let message = match self.exclusive(error).as_slice() {
+                    names @ [_, _, ..] => format!("{} exclude each other", list(names.iter().copied())),
+                    // Nothing is as well a list of one thing as of another.
+                    _ if value.as_array().is_some_and(Vec::is_empty) => "expected at least 1 item".to_owned(),
+                    _ => message(error, value),
+                };
+                self.add(error, message, None);
+            }
+            Fault::Type { kind } => {
+                let hint = retyped(value, &json_types(kind)).or_else(|| self.listed(error));
+                self.add(error, message(error, value), hint);
             }
             _ => self.add(error, message(error, value), None),
         }
@@ -95,18 +119,18 @@ impl Words<'_> {
         let best = context.iter().min_by_key(|branch| (distance(branch, own), branch.len()));
         let Some(best) = best else { return };
         if distance(best, own) == OTHER_TYPE {
-            let mut types: Vec<&str> = Vec::new();
+            let mut types: Vec<JsonType> = Vec::new();
             for fault in context.iter().flatten().filter(|fault| fault.instance_path().as_str() == own) {
                 if let Fault::Type { kind } = fault.kind() {
-                    for name in type_names(kind) {
-                        if !types.contains(&name) {
-                            types.push(name);
+                    for kind in json_types(kind) {
+                        if !types.contains(&kind) {
+                            types.push(kind);
                         }
                     }
                 }
             }
-            let found = found(error.instance());
-            self.add(error, format!("expected {}, found {found}", types.join(" or ")), None);
+            let value = error.instance();
+            self.add(error, mistyped(value, &types), retyped(value, &types));
             return;
         }
         // Several ways to be complete, none of them taken.
@@ -116,9 +140,52 @@ impl Words<'_> {
             self.add(error, format!("one of {} is missing", names.join(", ")), None);
             return;
         }
+        // Variants are told apart by one member, and none has this value there.
+        if distance(best, own) == OTHER_VARIANT
+            && let Some(tag) = best.iter().find(|fault| is_choice(fault))
+        {
+            let at = tag.instance_path().as_str();
+            let tags = context.iter().flatten().filter(|fault| fault.instance_path().as_str() == at);
+            let choices: Vec<&Value> = tags.filter_map(choices).flatten().collect();
+            self.one_of(tag, &choices);
+            return;
+        }
         for fault in best {
             self.explain(fault);
         }
+    }
+
+    /// The members of a value of which there may only be one: each makes it fit another alternative.
+    fn exclusive<'e>(&'e self, error: &'e ValidationError<'_>) -> Vec<&'e str> {
+        let alternatives = follow(self.schema, error.schema_path().as_str()).and_then(Value::as_array);
+        let required = |alternative: &'e Value| -> Vec<&'e str> {
+            let names = alternative.get("required").and_then(Value::as_array);
+            names.into_iter().flatten().filter_map(Value::as_str).collect()
+        };
+        let all: Vec<Vec<&str>> = alternatives.into_iter().flatten().map(required).collect();
+        let own = all.iter().filter_map(|names| {
+            // What each of them needs tells none of them apart.
+            let mut own = names.iter().filter(|name| !all.iter().all(|others| others.contains(name)));
+            own.next().filter(|_| own.next().is_none())
+        });
+        own.copied().filter(|name| error.instance().get(*name).is_some()).collect()
+    }
+
+    /// What keys have to look like beside an unknown one.
+    fn key_pattern(&self, error: &ValidationError<'_>) -> Option<String> {
+        let (object, _) = error.schema_path().as_str().rsplit_once('/')?;
+        let patterns = follow(self.schema, object)?.get("patternProperties")?.as_object()?;
+        let pattern = patterns.keys().next().filter(|_| patterns.len() == 1)?;
+        Some(format!("keys match the pattern `{pattern}`"))
+    }
+
+    /// How a single text is written where a list of texts is expected.
+    fn listed(&self, error: &ValidationError<'_>) -> Option<String> {
+        let text = error.instance().as_str()?;
+        let (object, _) = error.schema_path().as_str().rsplit_once('/')?;
+        let schema = follow(self.schema, object)?;
+        let texts = schema.get("type")? == "array" && schema.get("items")?.get("type")? == "string";
+        texts.then(|| format!("write it as a list: `[\"{text}\"]`"))
     }
 
     fn one_of(&mut self, error: &ValidationError<'_>, choices: &[&Value]) {
@@ -129,6 +196,10 @@ impl Words<'_> {
             .and_then(|text| did_you_mean(text, choices.iter().filter_map(|choice| choice.as_str())));
         let message = match texts.as_slice() {
             [only] => format!("expected {only}, found {}", quoted(value)),
+            _ if texts.len() > LISTED => {
+                let some = texts.get(..LISTED).unwrap_or_default().join(", ");
+                format!("expected one of {some} and {} more, found {}", texts.len() - LISTED, quoted(value))
+            }
             _ => format!("expected one of {}, found {}", texts.join(", "), quoted(value)),
         };
         self.add(error, message, hint);
@@ -138,6 +209,11 @@ impl Words<'_> {
 /// How far a value is from a schema: nothing of it fits if it is of another type, little if it is a variant of
 /// another name.
 const OTHER_TYPE: u8 = 3;
+const OTHER_VARIANT: u8 = 2;
+
+fn is_choice(error: &ValidationError<'_>) -> bool {
+    matches!(error.kind(), Fault::Constant { .. } | Fault::Enum { .. })
+}
 
 fn distance(branch: &[ValidationError<'_>], own: &str) -> u8 {
     let of = |error: &ValidationError<'_>| {
@@ -145,7 +221,7 @@ fn distance(branch: &[ValidationError<'_>], own: &str) -> u8 {
         let depth = path.strip_prefix(own).map_or(0, |rest| rest.matches('/').count());
         match error.kind() {
             Fault::Type { .. } if depth == 0 => OTHER_TYPE,
-            Fault::Constant { .. } | Fault::Enum { .. } if depth < 2 => 2,
+            Fault::Constant { .. } | Fault::Enum { .. } if depth < 2 => OTHER_VARIANT,
             Fault::Required { .. } if depth == 0 => 1,
             _ => 0,
         }
@@ -182,12 +258,31 @@ fn choices<'e>(error: &'e ValidationError<'_>) -> Option<Vec<&'e Value>> {
     }
 }
 
-/// The options beside an unknown one. `keyword` is the path of the keyword that refused it: a member of the schema
-/// that has the options.
-fn options_beside<'s>(schema: &'s Value, keyword: &str) -> impl Iterator<Item = &'s str> {
-    let object = keyword.rsplit_once('/').and_then(|(object, _)| schema.pointer(object));
+/// The keys beside an unknown one. `keyword` is the path of the keyword that refused it: a member of the schema that
+/// has the keys.
+fn beside<'s>(root: &'s Value, keyword: &str) -> Vec<&'s str> {
+    let object = keyword.rsplit_once('/').and_then(|(object, _)| follow(root, object));
     let properties = object.and_then(|object| object.get("properties")?.as_object());
-    properties.into_iter().flat_map(|properties| properties.keys().map(String::as_str))
+    properties.into_iter().flat_map(|properties| properties.keys().map(String::as_str)).collect()
+}
+
+/// What a path of keywords leads to, through references.
+fn follow<'s>(root: &'s Value, keywords: &str) -> Option<&'s Value> {
+    let mut here = root;
+    for step in keywords.split('/').skip(1) {
+        let step = step.replace("~1", "/").replace("~0", "~");
+        here = match here {
+            Value::Object(members) => members.get(&step)?,
+            Value::Array(items) => items.get(step.parse::<usize>().ok()?)?,
+            _ => return None,
+        };
+        if step == "$ref"
+            && let Some(target) = here.as_str()
+        {
+            here = root.pointer(target.strip_prefix('#')?)?;
+        }
+    }
+    Some(here)
 }
 
 fn message(error: &ValidationError<'_>, value: &Value) -> String {
@@ -195,16 +290,15 @@ fn message(error: &ValidationError<'_>, value: &Value) -> String {
     let length = |limit: u64| if limit == 1 { "character" } else { "characters" };
     let members = |limit: u64| if limit == 1 { "member" } else { "members" };
     match error.kind() {
-        Fault::Type { kind } => {
-            format!("expected {}, found {}", type_names(kind).join(" or "), found(value))
-        }
-        Fault::Required { property } => {
-            format!("`{}` is missing", property.as_str().unwrap_or_default())
-        }
+        Fault::Type { kind } => mistyped(value, &json_types(kind)),
+        Fault::Required { property } => missing(property.as_str().unwrap_or_default()),
         Fault::Pattern { pattern } => format!("{} does not match the pattern `{pattern}`", quoted(value)),
         Fault::Format { format } => format!("{} is not of the format `{format}`", quoted(value)),
         Fault::MinLength { limit } => format!("expected at least {limit} {}", length(*limit)),
-        Fault::MaxLength { limit } => format!("expected at most {limit} {}", length(*limit)),
+        Fault::MaxLength { limit } => {
+            let count = value.as_str().unwrap_or_default().chars().count();
+            format!("expected at most {limit} {}, found {count}", length(*limit))
+        }
         Fault::MinItems { limit } => format!("expected at least {limit} {}", items(*limit)),
         Fault::MaxItems { limit } => format!("expected at most {limit} {}", items(*limit)),
         Fault::AdditionalItems { limit } => {
@@ -227,6 +321,7 @@ fn message(error: &ValidationError<'_>, value: &Value) -> String {
             Some(names) => format!("{} exclude each other", list(names.into_iter())),
             None => format!("{} is not allowed here", quoted(value)),
         },
+        Fault::Contains => "no item is what one of them has to be".to_owned(),
         Fault::FalseSchema => "this is not allowed here".to_owned(),
         _ => shorten(&error.to_string()),
     }
@@ -238,10 +333,37 @@ fn excluded(schema: &Value) -> Option<Vec<&str>> {
     (names.len() > 1).then(|| names.iter().filter_map(Value::as_str).collect())
 }
 
-fn type_names(kind: &TypeKind) -> Vec<&'static str> {
+fn json_types(kind: &TypeKind) -> Vec<JsonType> {
     match kind {
-        TypeKind::Single(single) => vec![type_name(*single)],
-        TypeKind::Multiple(several) => several.iter().map(type_name).collect(),
+        TypeKind::Single(single) => vec![*single],
+        TypeKind::Multiple(several) => several.iter().collect(),
+    }
+}
+
+fn mistyped(value: &Value, expected: &[JsonType]) -> String {
+    let names: Vec<&str> = expected.iter().map(|kind| type_name(*kind)).collect();
+    format!("expected {}, found {}", names.join(" or "), found(value))
+}
+
+/// How a value is written that is right but for its type.
+fn retyped(value: &Value, expected: &[JsonType]) -> Option<String> {
+    let takes = |kind: JsonType| expected.contains(&kind);
+    match value {
+        Value::String(text) => {
+            let digits = text.strip_prefix('-').unwrap_or(text);
+            let integer = !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit());
+            let number = takes(JsonType::Integer) || takes(JsonType::Number);
+            if number && integer && digits.len() > 1 && digits.starts_with('0') {
+                let octal = i64::from_str_radix(text, 8).ok()?;
+                return Some(format!("numbers are decimal: `{octal}` is octal {text}"));
+            }
+            let same = (number && integer)
+                || (takes(JsonType::Boolean) && matches!(text.as_str(), "true" | "false"))
+                || (takes(JsonType::Number) && text.parse::<f64>().is_ok_and(f64::is_finite));
+            same.then(|| format!("write it without quotes: `{text}`"))
+        }
+        Value::Number(_) | Value::Bool(_) if takes(JsonType::String) => Some(in_quotes(value)),
+        _ => None,
     }
 }
 
@@ -291,87 +413,4 @@ fn shorten(message: &str) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use serde_json::json;
-
-    use super::*;
-
-    /// One line for each finding: where it is shown, what is wrong, the suggestion.
-    fn said(schema: &Value, value: &Value) -> Vec<String> {
-        let validator = jsonschema::draft202012::new(schema).expect("a schema");
-        let root = JsonPath::default();
-        let found = validator.iter_errors(value).flat_map(|error| findings(&error, schema, &root, "help"));
-        found
-            .map(|finding| {
-                let place = finding.place.as_ref().unwrap_or(&finding.path);
-                format!("{place}: {} ({})", finding.message, finding.hint.unwrap_or_default())
-            })
-            .collect()
-    }
-
-    #[test]
-    fn faults_are_told_in_words() {
-        let tagged = json!({"oneOf": [
-            {"type": "object", "required": ["kind", "size"],
-             "properties": {"kind": {"const": "file"}, "size": {"type": "integer"}}},
-            {"type": "object", "required": ["kind"], "properties": {"kind": {"const": "link"}}},
-        ]});
-        let object = json!({"type": "object", "additionalProperties": false, "required": ["paths"],
-            "properties": {"paths": {"type": "array", "minItems": 1}, "mode": {"type": "integer", "maximum": 7}}});
-        let choice = json!({"oneOf": [{"const": "raw", "description": "One."}, {"enum": ["qcow2", "vmdk"]}]});
-        let either = json!({"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}]});
-        let one = json!({"type": "object", "anyOf": [{"required": ["a"]}, {"required": ["b"]}]});
-        let cases: [(&Value, Value, &[&str]); 13] = [
-            (
-                &object,
-                json!({"path": [], "paths": [1]}),
-                &[".path: unknown option `path` (did you mean `paths`?)"],
-            ),
-            (
-                &object,
-                json!({"x": 1, "mod": 2, "paths": [1]}),
-                &[".x: unknown option `x` (help)", ".mod: unknown option `mod` (did you mean `mode`?)"],
-            ),
-            (&object, json!({}), &[".: `paths` is missing (help)"]),
-            (&object, json!({"paths": []}), &[".paths: expected at least 1 item (help)"]),
-            (&object, json!({"paths": "a"}), &[".paths: expected an array, found a string (help)"]),
-            (&object, json!({"paths": [1], "mode": 8}), &[".mode: expected at most 7, found 8 (help)"]),
-            (
-                &choice,
-                json!("rew"),
-                &[".: expected one of `raw`, `qcow2`, `vmdk`, found `rew` (did you mean `raw`?)"],
-            ),
-            (
-                &choice,
-                json!("qcow3"),
-                &[".: expected one of `raw`, `qcow2`, `vmdk`, found `qcow3` (did you mean `qcow2`?)"],
-            ),
-            (&either, json!(1), &[".: expected a string or an array, found an integer (help)"]),
-            (&either, json!(["a", 1]), &["[1]: expected a string, found an integer (help)"]),
-            (
-                &tagged,
-                json!({"kind": "file", "size": "1"}),
-                &[".size: expected an integer, found a string (help)"],
-            ),
-            (&tagged, json!({"kind": "file"}), &[".: `size` is missing (help)"]),
-            (&one, json!({}), &[".: one of `a`, `b` is missing (help)"]),
-        ];
-        for (schema, value, expected) in cases {
-            assert_eq!(said(schema, &value), expected, "{value}");
-        }
-    }
-
-    #[test]
-    fn the_path_is_that_of_the_value_that_fits_nothing() {
-        let schema =
-            json!({"properties": {"a": {"anyOf": [{"type": "array", "items": {"type": "string"}}]}}});
-        let validator = jsonschema::draft202012::new(&schema).expect("a schema");
-        let value = json!({"a": ["b", 1]});
-        let root = JsonPath::default().key("options");
-        let error = validator.iter_errors(&value).next().expect("an error");
-        let found = findings(&error, &schema, &root, "help");
-        assert_eq!(found.len(), 1);
-        assert_eq!(found[0].path.to_string(), ".options.a");
-        assert_eq!(found[0].place.as_ref().expect("a place").to_string(), ".options.a[1]");
-    }
-}
+mod tests;

@@ -6,7 +6,7 @@ use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use kiln_engine::index::Index;
-use kiln_engine::manifest::{Manifest, load, load_valid};
+use kiln_engine::manifest::{LoadError, Manifest, check, load, load_valid};
 use kiln_resolve::{Definition, Format, Progress, Refresh, Resolution, ResolveError, Resolver, resolve};
 
 use super::library::assign_recipes;
@@ -86,7 +86,11 @@ impl Input {
     /// Loads a manifest and, if there is an index to hold them against, checks all modules and their options.
     pub(crate) fn load(&self, text: &str, index: Option<&Index>) -> CliResult<Manifest> {
         let loaded = match index {
-            Some(index) => load_valid(text, index),
+            // All that is wrong is told at once.
+            Some(index) => load_valid(text, index).map_err(|error| match error {
+                LoadError::Invalid(findings) => LoadError::Invalid(check(text, index).unwrap_or(findings)),
+                other => other,
+            }),
             None => load(text),
         };
         loaded.map_err(|error| manifest_error(&self.name, text, &error))

@@ -6,12 +6,12 @@ use std::process::ExitCode;
 use clap::Args;
 use kiln_engine::index::Index;
 use kiln_engine::manifest::place::{JsonPath, Place, Step};
-use kiln_engine::manifest::{Finding, LoadError, check};
+use kiln_engine::manifest::{LoadError, check};
 use serde_json::{Value, json};
 
 use super::input::{Input, definition_error};
 use super::library::LibraryArguments;
-use crate::error::{CliError, CliResult, Kind, findings_error, manifest_error, places};
+use crate::error::{CliError, CliResult, Kind, Located, findings_error, locate, manifest_error};
 use crate::present::print;
 
 /// The arguments of `kiln validate`.
@@ -31,17 +31,17 @@ pub(crate) struct Arguments {
 
 pub(crate) fn run(arguments: &Arguments) -> CliResult<ExitCode> {
     let input = Input::read(&arguments.manifest)?;
-    let (errors, shown) = if input.is_definition() {
-        of_definition(&input)
+    let faults = if input.is_definition() {
+        input.definition().err().map(Faults::Definition)
     } else {
         of_manifest(&input, &arguments.library.index()?)
     };
-    match shown {
-        Some(_) if arguments.json => {
-            print(format_args!("{}\n", error_object(&errors)));
+    match faults {
+        Some(faults) if arguments.json => {
+            print(format_args!("{}\n", error_object(&faults.errors(&input.text))));
             Ok(Kind::Usage.code())
         }
-        Some(error) => Err(error),
+        Some(faults) => Err(faults.shown(&input)),
         None if arguments.json => {
             print(format_args!("{}\n", json!({"success": true, "errors": []})));
             Ok(ExitCode::SUCCESS)
@@ -53,45 +53,59 @@ pub(crate) fn run(arguments: &Arguments) -> CliResult<ExitCode> {
     }
 }
 
-fn of_definition(input: &Input) -> (Vec<Value>, Option<CliError>) {
-    let Err(findings) = input.definition() else { return (Vec::new(), None) };
-    let errors = findings
-        .iter()
-        .map(|finding| {
-            let place = Some((finding.line, finding.column));
-            error(&finding.message, &JsonPath::default(), place, finding.hint.as_deref())
-        })
-        .collect();
-    (errors, Some(definition_error(&findings)))
+/// What is wrong.
+enum Faults {
+    /// It is no manifest.
+    Unreadable(LoadError),
+    Manifest(Vec<Located>),
+    Definition(Vec<kiln_resolve::Finding>),
 }
 
-fn of_manifest(input: &Input, index: &Index) -> (Vec<Value>, Option<CliError>) {
-    let Input { name, text, .. } = input;
-    match check(text, index) {
-        Ok(findings) if findings.is_empty() => (Vec::new(), None),
+fn of_manifest(input: &Input, index: &Index) -> Option<Faults> {
+    match check(&input.text, index) {
+        Ok(findings) if findings.is_empty() => None,
         Ok(findings) | Err(LoadError::Invalid(findings)) => {
-            let places = places(text, &findings);
-            let mut found: Vec<(Finding, Option<Place>)> = findings.into_iter().zip(places).collect();
-            // In the order in which somebody reads the manifest.
-            found.sort_by_key(|(_, place)| place.as_ref().map(|place| (place.line, place.column)));
-            let errors = found
+            Some(Faults::Manifest(locate(&input.text, findings)))
+        }
+        Err(error) => Some(Faults::Unreadable(error)),
+    }
+}
+
+impl Faults {
+    /// For people.
+    fn shown(&self, input: &Input) -> CliError {
+        match self {
+            Self::Unreadable(error) => manifest_error(&input.name, &input.text, error),
+            Self::Manifest(findings) => findings_error(&input.name, findings),
+            Self::Definition(findings) => definition_error(findings),
+        }
+    }
+
+    /// For programs.
+    fn errors(&self, text: &str) -> Vec<Value> {
+        let at = |place: &Place| (place.line, place.column);
+        match self {
+            Self::Unreadable(fault) => {
+                let place = match fault {
+                    LoadError::Syntax(fault) => Some(Place::at(text, fault.offset, 1)),
+                    _ => None,
+                };
+                vec![error(&fault.to_string(), &JsonPath::default(), place.as_ref().map(at), None)]
+            }
+            Self::Manifest(findings) => findings
                 .iter()
                 .map(|(finding, place)| {
-                    let place = place.as_ref().map(|place| (place.line, place.column));
-                    error(&finding.message, &finding.path, place, finding.hint.as_deref())
+                    let hint = finding.hint.as_deref();
+                    error(&finding.message, &finding.path, place.as_ref().map(at), hint)
                 })
-                .collect();
-            let findings: Vec<Finding> = found.into_iter().map(|(finding, _)| finding).collect();
-            (errors, Some(findings_error(name, text, &findings)))
-        }
-        Err(fault) => {
-            let place = match &fault {
-                LoadError::Syntax(fault) => Some(Place::at(text, fault.offset, 1)),
-                _ => None,
-            };
-            let place = place.map(|place| (place.line, place.column));
-            let errors = vec![error(&fault.to_string(), &JsonPath::default(), place, None)];
-            (errors, Some(manifest_error(name, text, &fault)))
+                .collect(),
+            Self::Definition(findings) => findings
+                .iter()
+                .map(|finding| {
+                    let place = Some((finding.line, finding.column));
+                    error(&finding.message, &JsonPath::default(), place, finding.hint.as_deref())
+                })
+                .collect(),
         }
     }
 }
