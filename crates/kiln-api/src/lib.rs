@@ -7,6 +7,7 @@
 //! - [`module`]: what is the same for every kind (name, schema, documentation).
 //! - [`stage`]: stages and runners, which run as processes inside the build root.
 //! - [`source`], [`input`], [`device`], [`mount`]: the kinds that run on the host.
+//! - [`loops`]: loop devices that stages ask for while they run.
 //! - [`location`]: the `tree://`, `mount://` and `input://` addresses that stages use.
 //! - [`wire`]: messages between processes, with descriptors.
 //! - [`error`]: how a module fails.
@@ -15,6 +16,7 @@ pub mod device;
 pub mod error;
 pub mod input;
 pub mod location;
+pub mod loops;
 pub mod module;
 pub mod mount;
 pub mod source;

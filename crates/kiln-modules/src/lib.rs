@@ -25,6 +25,9 @@ mod support;
 /// A digest of the code of the native modules and of what they run in: results of other code are not used again.
 pub const CODE: &str = env!("KILN_CODE");
 
+/// What makes loop devices for stages of a library that ask for them while they run.
+pub const LOOPS: &dyn kiln_api::loops::Loops = devices::LOOPS;
+
 /// Everything that is native.
 pub const MODULES: Modules = Modules {
     stages: stages::STAGES,

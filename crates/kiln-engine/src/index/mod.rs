@@ -13,6 +13,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use kiln_api::loops::Loops;
 use kiln_api::module::{Kind, Modules};
 
 pub use description::{Description, Draft};
@@ -66,6 +67,7 @@ pub struct Index {
     native: Modules,
     library: Option<Library>,
     preference: Preference,
+    loops: Option<&'static dyn Loops>,
     descriptions: Mutex<HashMap<(Kind, String), Found>>,
     digests: Digests,
 }
@@ -78,7 +80,26 @@ impl Index {
 
     /// The native modules and those of a library directory.
     pub fn new(native: Modules, library: Option<Library>, preference: Preference) -> Self {
-        Self { native, library, preference, descriptions: Mutex::default(), digests: Digests::default() }
+        Self {
+            native,
+            library,
+            preference,
+            loops: None,
+            descriptions: Mutex::default(),
+            digests: Digests::default(),
+        }
+    }
+
+    /// Lets stages of the library have loop devices.
+    #[must_use]
+    pub fn with_loops(mut self, loops: &'static dyn Loops) -> Self {
+        self.loops = Some(loops);
+        self
+    }
+
+    /// What makes loop devices for stages of the library.
+    pub fn loops(&self) -> Option<&'static dyn Loops> {
+        self.loops
     }
 
     /// The native modules.

@@ -30,6 +30,7 @@ pub(super) struct Directories {
     pub(super) mounts: PathBuf,
     pub(super) arguments: PathBuf,
     pub(super) exceptions: PathBuf,
+    pub(super) remote_loop: PathBuf,
     pub(super) var: PathBuf,
     pub(super) dev: PathBuf,
     // The device nodes go before the directory they are mounted on.
@@ -54,6 +55,7 @@ impl Directories {
             mounts,
             arguments: api.join("arguments"),
             exceptions: api.join("osbuild"),
+            remote_loop: api.join("remoteloop"),
             var,
             dev: dev.path().to_owned(),
             _nodes: nodes,

@@ -13,6 +13,7 @@ mod host_side;
 mod output;
 mod pipeline;
 mod prepared;
+mod remote_loop;
 mod schedule;
 mod shell;
 mod stage;

@@ -12,6 +12,7 @@ use super::directories::Directories;
 use super::exception::Exceptions;
 use super::host_side::{Host, HostSide, Trees, uses_programs};
 use super::output::Decoder;
+use super::remote_loop::LoopServer;
 use super::{ASSEMBLER, BuildTree, Context, RunError};
 use crate::event::{Event, Events, StageResult};
 use crate::host::{Log, Pump};
@@ -61,6 +62,7 @@ impl StageRun<'_> {
         let directories = Directories::create(context.store, context.rundir)?;
         let exceptions = Exceptions::listen(&directories.exceptions)
             .map_err(RunError::io("listen on", &directories.exceptions))?;
+        let loops = self.loop_server(stage, &directories)?;
         let mut result = StageResult {
             id: stage.id.clone(),
             name: stage.name.clone(),
@@ -95,8 +97,11 @@ impl StageRun<'_> {
             }
             Err(error) => Some(crate::chain(&error)),
         };
+        // The stage's own devices may lie on those that it was given.
+        let unlooped = loops.map_or(Ok(()), LoopServer::close).err().map(|error| crate::chain(&error));
         // Data that could not be written back is a failure of the stage even if its program succeeded.
         let closed = host_side.close().err().map(|error| crate::chain(&error));
+        let closed = unlooped.or(closed);
         for reason in ended.iter().chain(&closed) {
             if !self.exited(reason) {
                 let open = !result.output.is_empty() && !result.output.ends_with('\n');
@@ -116,6 +121,15 @@ impl StageRun<'_> {
             result.duration = start.elapsed();
         }
         Ok(result)
+    }
+
+    /// The endpoint for loop devices, which native stages do not need.
+    fn loop_server(&self, stage: &Stage, directories: &Directories) -> Result<Option<LoopServer>, RunError> {
+        let kind = if stage.assembler { Kind::Assembler } else { Kind::Stage };
+        let external = matches!(self.context.index.origin(kind, &stage.name), Some(Origin::Library(_)));
+        let Some(loops) = self.context.index.loops().filter(|_| external) else { return Ok(None) };
+        let path = &directories.remote_loop;
+        LoopServer::start(path, loops).map(Some).map_err(RunError::io("listen on", path))
     }
 
     /// Whether a reason is only an exit status, which needs no line in the output.
@@ -172,6 +186,10 @@ impl StageRun<'_> {
         };
         let (runner, module) = (program(&self.runner.origin), program(&origin));
         let external = [&self.runner.origin, &origin].into_iter().any(|origin| *origin != Origin::Native);
+        let mut sockets = vec![(exceptions.path.clone(), "osbuild")];
+        if directories.remote_loop.exists() {
+            sockets.push((directories.remote_loop.clone(), "remoteloop"));
+        }
         StageRoot {
             root: self.build.path(),
             boot: self.build.is_object(),
@@ -188,7 +206,7 @@ impl StageRun<'_> {
             inputs: &directories.inputs,
             mounts: &directories.mounts,
             arguments: &directories.arguments,
-            sockets: &[(exceptions.path.clone(), "osbuild")],
+            sockets: &sockets,
             environment: &environment,
             capabilities: &capabilities,
             terminal: context.terminal,

@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 
 use kiln_api::ModuleError;
 use kiln_api::device::{Device, DeviceReply, DeviceRequest, OpenDevice};
+use kiln_api::loops::{LoopRequest, Loops};
 use kiln_api::module::ModuleSchema;
 use kiln_sys::loop_device::{LOOP_MAJOR, LoopDevice, LoopError, LoopOptions};
 use kiln_sys::udev_inhibitor::{InhibitorError, LOCK_DIRECTORY, UdevInhibitor};
@@ -126,6 +127,39 @@ impl Device for Loopback {
         for (name, major, minor) in device.partitions() {
             nodes.make(request.dev, &name, major, minor)?;
         }
+        let node = json!({"major": LOOP_MAJOR, "minor": device.number()});
+        let reply = DeviceReply { path: device.name(), data: Map::from_iter([("node".to_owned(), node)]) };
+        Ok(Box::new(OpenLoopback { reply, nodes, device, inhibitor }))
+    }
+}
+
+impl Loops for Loopback {
+    fn attach(
+        &self,
+        file: OwnedFd,
+        dev: OwnedFd,
+        request: &LoopRequest,
+    ) -> Result<Box<dyn OpenDevice>, ModuleError> {
+        // By these the kernel finds what another process has opened in a mount namespace of its own.
+        let link = |descriptor: &OwnedFd| PathBuf::from(format!("/proc/self/fd/{}", descriptor.as_raw_fd()));
+        let (file_link, dev_link) = (link(&file), link(&dev));
+        let properties = LoopOptions {
+            offset: request.offset.unwrap_or(0),
+            size_limit: request.sizelimit.unwrap_or(0),
+            block_size: request.sector_size,
+            read_only: request.read_only,
+            partition_scan: request.partscan,
+            lock: request.lock,
+        };
+        let open = || OpenOptions::new().read(true).write(!properties.read_only).open(&file_link);
+        let (device, inhibitor) = attach(&file_link, open, &properties, &dev_link)?;
+        // Not removed by the link: its descriptor is another's by then. They go with the build root's `/dev`.
+        let mut nodes = Nodes { paths: Vec::new() };
+        nodes.make(&dev_link, &device.name(), LOOP_MAJOR, device.number())?;
+        for (name, major, minor) in device.partitions() {
+            nodes.make(&dev_link, &name, major, minor)?;
+        }
+        nodes.paths.clear();
         let node = json!({"major": LOOP_MAJOR, "minor": device.number()});
         let reply = DeviceReply { path: device.name(), data: Map::from_iter([("node".to_owned(), node)]) };
         Ok(Box::new(OpenLoopback { reply, nodes, device, inhibitor }))

@@ -7,7 +7,7 @@ use kiln_api::module;
 use kiln_engine::index::{Index, Library, Preference};
 use kiln_engine::manifest::Manifest;
 use kiln_engine::{recipe, runner};
-use kiln_modules::MODULES;
+use kiln_modules::{LOOPS, MODULES};
 
 use crate::error::{CliError, CliResult, Kind};
 
@@ -61,7 +61,7 @@ impl LibraryArguments {
     pub(crate) fn index(&self) -> CliResult<Index> {
         let Some(directory) = &self.libdir else {
             let library = Path::new(SYSTEM).is_dir().then(|| Library::new(SYSTEM.into()));
-            return Ok(Index::new(MODULES, library, Preference::Native));
+            return Ok(Index::new(MODULES, library, Preference::Native).with_loops(LOOPS));
         };
         let named = directory.display();
         if !directory.is_dir() {
@@ -72,7 +72,7 @@ impl LibraryArguments {
             .map_err(|error| CliError::new(Kind::Environment, format!("cannot find `{named}`: {error}")))?;
         let kinds: Option<Vec<_>> = self.prefer_native.iter().map(|preferred| preferred.kind()).collect();
         let preference = kinds.map_or(Preference::Native, Preference::Library);
-        Ok(Index::new(MODULES, Some(Library::new(directory)), preference))
+        Ok(Index::new(MODULES, Some(Library::new(directory)), preference).with_loops(LOOPS))
     }
 }
 

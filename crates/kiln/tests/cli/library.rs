@@ -709,3 +709,42 @@ fn root_failures_of_programs_on_the_host_are_told() {
     hint: the stage's id is [ID]; `--json` prints its whole output
     "#);
 }
+
+#[test]
+fn root_a_stage_of_a_library_asks_for_a_loop_device() {
+    const STAGE: &str = "#!/usr/bin/python3
+import json, os, socket
+path = '/run/osbuild/tree/disk'
+with open(path, 'wb') as disk:
+    disk.truncate(1 << 20)
+client = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+client.connect('/run/osbuild/api/remoteloop')
+def ask(fds, **request):
+    socket.send_fds(client, [json.dumps(request).encode()], fds)
+    return json.loads(client.recv(65536))
+fds = [os.open(path, os.O_RDWR), os.open('/dev', os.O_DIRECTORY)]
+answer = ask(fds, fd=0, dir_fd=1, offset=4096, sizelimit=8192)
+with open('/dev/' + answer['devname'], 'r+b', buffering=0) as device:
+    print('size', device.seek(0, os.SEEK_END))
+    device.seek(0)
+    device.write(b'x' * 512)
+    os.fsync(device.fileno())
+print(ask([], fd=0, dir_fd=1)['exception']['value'])
+";
+    let world = World::new();
+    let library = library(&world);
+    let path = library.join("stages/org.example.say");
+    fs::write(&path, STAGE).expect("written");
+    let stage = json!({"type": "org.example.say", "options": {"word": "a"}});
+    world.manifest(&manifest(&[pipeline("tree", &[stage])]));
+    let arguments =
+        ["--libdir", "library", "--prefer-native=runners", "--cache", "cache", "--export", "tree"];
+    let more = ["--output-directory", "out", "--json", "manifest.json"];
+    let result = world.osbuild(&[&arguments[..], &more].concat()).succeeded().json();
+    let output = result["log"]["tree"][0]["output"].as_str().expect("an output");
+    assert_eq!(output, "size 8192\n`fd` is 0: no such descriptor came with it\n");
+    let disk = fs::read(world.path("out/tree/disk")).expect("exported");
+    assert_eq!(disk.iter().position(|byte| *byte != 0), Some(4096));
+    assert_eq!(disk.iter().filter(|byte| **byte == b'x').count(), 512);
+    world.assert_nothing_left();
+}
