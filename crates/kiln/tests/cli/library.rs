@@ -369,7 +369,7 @@ fn faults_of_and_in_a_library_are_told() {
       --> manifest.json:1:98 (.pipelines[0].stages[0].options.word)
       es":[{"type":"org.example.say","options":{"word":1}}]}],"sources":{}}
                                                        ^
-    hint: `kiln modules show org.example.say` documents what it takes
+    hint: write it in quotes: `"1"`
     "#);
     assert_shown!(world, told(json!({"type": "org.example.old", "options": {}})), @r#"
     exit code 2
@@ -384,7 +384,7 @@ fn faults_of_and_in_a_library_are_told() {
     exit code 2
     --- stderr
     error: the stage `org.example.broken` cannot be used: `[DIR]/library/stages/org.example.broken.meta.json`: EOF while parsing an object at line 1 column 1
-      --> manifest.json:1:62 (.pipelines[0].stages[0])
+      --> manifest.json:1:62 (.pipelines[0].stages[0].type)
       {"version":"2","pipelines":[{"name":"tree","stages":[{"type":"org.example.broken"}]}],"sources":{}}
                                                                    ^^^^^^^^^^^^^^^^^^^^
     "#);
@@ -392,7 +392,7 @@ fn faults_of_and_in_a_library_are_told() {
     exit code 2
     --- stderr
     error: unknown stage `org.example.sya`
-      --> manifest.json:1:62 (.pipelines[0].stages[0])
+      --> manifest.json:1:62 (.pipelines[0].stages[0].type)
       {"version":"2","pipelines":[{"name":"tree","stages":[{"type":"org.example.sya"}]}],"sources":{}}
                                                                    ^^^^^^^^^^^^^^^^^
     hint: did you mean `org.example.say`?
