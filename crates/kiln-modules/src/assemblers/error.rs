@@ -3,45 +3,22 @@
 use kiln_api::ModuleError;
 use kiln_api::module::ModuleSchema;
 use kiln_api::stage::{Stage, StageContext};
-use schemars::JsonSchema;
-use serde::Deserialize;
 
-use crate::support::number::Number;
-
-/// Fails.
-///
-/// Says with which status it was asked to fail and does so, without a result. Useful to test what happens around an
-/// assembler that fails. As with any process, a status that is a multiple of 256 is success.
-#[derive(Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub(crate) struct Options {
-    /// The status to fail with.
-    #[serde(default = "default_status")]
-    returncode: Number,
-}
+use crate::stages::error::{self, Options};
 
 pub(crate) struct Fail;
 
 impl Stage for Fail {
-    const NAME: &'static str = "org.osbuild.error";
+    const NAME: &'static str = error::Fail::NAME;
     type Options = Options;
 
     fn schema() -> ModuleSchema {
-        ModuleSchema { options_optional: true, ..ModuleSchema::of::<Options>() }
+        error::Fail::schema()
     }
 
     fn run(options: Options, context: &mut StageContext) -> Result<(), ModuleError> {
-        let status = options.returncode;
-        context.say(format_args!("Error assembler will now return error: {status}"));
-        match status.whole("returncode") {
-            Ok(number) if number.rem_euclid(256) == 0 => Ok(()),
-            _ => Err(ModuleError::invalid(format!("failed on request with exit status {status}"))),
-        }
+        error::fail(&options, "assembler", context)
     }
-}
-
-fn default_status() -> Number {
-    Number::from(255)
 }
 
 #[cfg(test)]

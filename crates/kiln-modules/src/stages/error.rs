@@ -11,7 +11,8 @@ use crate::support::number::Number;
 /// Fails.
 ///
 /// Says with which status it was asked to fail and does so, without touching the tree. Useful to test what
-/// happens around a stage that fails. As with any process, a status that is a multiple of 256 is success.
+/// happens around a stage or an assembler that fails. As with any process, a status that is a multiple of 256 is
+/// success.
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Options {
@@ -31,12 +32,17 @@ impl Stage for Fail {
     }
 
     fn run(options: Options, context: &mut StageContext) -> Result<(), ModuleError> {
-        let status = options.returncode;
-        context.say(format_args!("Error stage will now return error: {status}"));
-        match status.whole("returncode") {
-            Ok(number) if number.rem_euclid(256) == 0 => Ok(()),
-            _ => Err(ModuleError::invalid(format!("failed on request with exit status {status}"))),
-        }
+        fail(&options, "stage", context)
+    }
+}
+
+/// Fails as it was asked to; the assembler of the same name does, too.
+pub(crate) fn fail(options: &Options, noun: &str, context: &mut StageContext) -> Result<(), ModuleError> {
+    let status = &options.returncode;
+    context.say(format_args!("Error {noun} will now return error: {status}"));
+    match status.whole("returncode") {
+        Ok(number) if number.rem_euclid(256) == 0 => Ok(()),
+        _ => Err(ModuleError::invalid(format!("failed on request with exit status {status}"))),
     }
 }
 

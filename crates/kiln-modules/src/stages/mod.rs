@@ -6,7 +6,7 @@ mod chmod;
 mod chown;
 mod copy;
 mod deb;
-mod error;
+pub(crate) mod error;
 mod fstab;
 mod groups;
 mod grub2_inst;

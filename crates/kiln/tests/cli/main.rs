@@ -20,6 +20,7 @@ mod mistakes;
 mod monitors;
 mod options;
 mod osbuild;
+mod programs;
 mod schema;
 mod shell;
 mod tree;
