@@ -41,6 +41,7 @@ pub fn validate(document: &Value, format: Format, index: &Index) -> Vec<Finding>
         findings: Vec::new(),
         compiled: HashMap::new(),
         names: HashMap::new(),
+        hints: HashMap::new(),
     };
     let root = Path::default();
     if let Some(compiled) = Compiled::new(structure(format), Draft::Four, "") {
@@ -156,6 +157,8 @@ struct Checker<'a> {
     compiled: HashMap<(Kind, String), Result<Rc<Compiled>, Unusable>>,
     /// The names of all modules of a kind, for suggestions.
     names: HashMap<Kind, Vec<String>>,
+    /// What is suggested for names that no module has.
+    hints: HashMap<(Kind, String), String>,
 }
 
 impl Checker<'_> {
@@ -237,13 +240,7 @@ impl Checker<'_> {
     fn unusable(&mut self, kind: Kind, name: &str, reason: &Unusable, path: &Path, place: &JsonPath) {
         let noun = kind.noun();
         let (message, hint) = match reason {
-            Unusable::Unknown => {
-                let names = self.names.entry(kind);
-                let names = names.or_insert_with(|| self.index.list(kind).into_keys().collect());
-                let hint = did_you_mean(name, names.iter().map(String::as_str))
-                    .unwrap_or_else(|| format!("`kiln modules` lists every {noun} there is"));
-                (format!("unknown {noun} `{name}`"), Some(hint))
-            }
+            Unusable::Unknown => (format!("unknown {noun} `{name}`"), Some(self.hint(kind, name))),
             Unusable::Broken(reason) => (format!("the {noun} `{name}` cannot be used: {reason}"), None),
         };
         self.add(Finding {
@@ -253,6 +250,18 @@ impl Checker<'_> {
             message,
             hint,
         });
+    }
+
+    /// What is suggested for a name that no module has: the same mistake is often made many times.
+    fn hint(&mut self, kind: Kind, name: &str) -> String {
+        if let Some(hint) = self.hints.get(&(kind, name.to_owned())) {
+            return hint.clone();
+        }
+        let names = self.names.entry(kind).or_insert_with(|| self.index.list(kind).into_keys().collect());
+        let hint = did_you_mean(name, names.iter().map(String::as_str))
+            .unwrap_or_else(|| format!("`kiln modules` lists every {} there is", kind.noun()));
+        self.hints.insert((kind, name.to_owned()), hint.clone());
+        hint
     }
 
     fn check(&mut self, compiled: &Compiled, value: &Value, path: &Path) {
