@@ -38,6 +38,17 @@ pub const DEMO: &[Need] = &[QEMU];
 /// Not needed by Kiln: what stages see of a build root is compared with what they see under bubblewrap.
 pub const BWRAP: Need = Need::new("bwrap", "bubblewrap");
 
+/// Reads graphs.
+pub const DOT: Need = Need::new("dot", "graphviz");
+/// A shell whose completions are checked.
+pub const FISH: Need = Need::new("fish", "fish");
+/// Reads manual pages.
+pub const GROFF: Need = Need::new("groff", "groff-base");
+/// Reads pictures.
+pub const XMLLINT: Need = Need::new("xmllint", "libxml2-utils");
+/// A shell whose completions are checked.
+pub const ZSH: Need = Need::new("zsh", "zsh");
+
 /// What the tests of the workspace need, by program.
 pub const TESTS: &[Need] = &[
     Need::new("/usr/lib/grub/i386-pc/boot.img", "grub-pc-bin"),
@@ -45,9 +56,12 @@ pub const TESTS: &[Need] = &[
     Need::new("blkid", "util-linux"),
     BWRAP,
     Need::new("bzip2", "bzip2"),
+    DOT,
     Need::new("dpkg-deb", "dpkg"),
+    FISH,
     Need::new("fuse-overlayfs", "fuse-overlayfs"),
     Need::new("grub-mkimage", "grub-common"),
+    GROFF,
     Need::new("gzip", "gzip"),
     Need::new("losetup", "mount"),
     Need::new("mkfs.btrfs", "btrfs-progs"),
@@ -63,7 +77,9 @@ pub const TESTS: &[Need] = &[
     Need::new("systemd-firstboot", "systemd"),
     Need::new("tar", "tar"),
     Need::new("useradd", "passwd"),
+    XMLLINT,
     Need::new("xz", "xz-utils"),
+    ZSH,
     Need::new("zstd", "zstd"),
 ];
 
@@ -141,6 +157,11 @@ pub fn provided(what: &str, needs: &[Need]) -> bool {
     }
     skip(&format!("{what} needs {}", absent.join(", ")));
     false
+}
+
+/// The path of a program that something is tested with; without it that is said, and is a failure in CI.
+pub fn provided_program(what: &str, need: Need) -> Option<PathBuf> {
+    provided(what, &[need]).then(|| find(need.program)).flatten()
 }
 
 /// Says that a test is skipped, and why; panics in CI, where nothing may be skipped.

@@ -2,7 +2,7 @@
 
 use std::process::Command;
 
-use kiln_testkit::host::find;
+use kiln_testkit::host;
 
 use crate::world::World;
 
@@ -74,12 +74,11 @@ fn bash_completes_commands_options_values_and_files() {
 fn fish_and_zsh_can_read_their_scripts() {
     let world = World::new();
     for name in ["kiln", "osbuild"] {
-        for shell in ["fish", "zsh"] {
+        for (shell, need) in [("fish", host::FISH), ("zsh", host::ZSH)] {
             let script = world.run(&["completions", shell, "--name", name]).succeeded().stdout;
             assert!(script.contains(name) && script.lines().count() > 20, "{shell}: {script}");
             let file = world.write(&format!("{name}.{shell}"), &script);
-            // Neither is needed for anything else: where they are not, the scripts are only made.
-            if let Some(program) = find(shell) {
+            if let Some(program) = host::provided_program("a completion script", need) {
                 let output = Command::new(program).arg("-n").arg(&file).output().expect("started");
                 assert!(output.status.success(), "{shell}: {}", String::from_utf8_lossy(&output.stderr));
             }

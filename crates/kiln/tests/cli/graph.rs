@@ -4,6 +4,7 @@ use std::fs;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
+use kiln_testkit::host;
 use serde_json::{Value, json};
 
 use crate::manifests::{add_url, copy_files, manifest, mkdir, noop, pipeline};
@@ -222,8 +223,8 @@ fn assert_text_fits(svg: &str) {
 
 /// Runs a checker of another project, where there is one. None is needed: what we rely on is asserted here.
 #[track_caller]
-fn accepted(program: &str, arguments: &[&str], file: &std::path::Path) {
-    let Some(program) = kiln_testkit::host::find(program) else { return };
+fn accepted(program: host::Need, arguments: &[&str], file: &std::path::Path) {
+    let Some(program) = host::provided_program("a drawing", program) else { return };
     let output = Command::new(&program).args(arguments).arg(file).output().expect("started");
     let stderr = String::from_utf8_lossy(&output.stderr);
     assert!(
@@ -256,13 +257,13 @@ fn names_cannot_break_out_of_any_format() {
         for line in outside.lines().filter(|line| line.starts_with("    n") && !line.contains("node")) {
             assert!(line.ends_with(", label=]"), "{line}");
         }
-        accepted("dot", &["-Tsvg", "-o", "/dev/null"], &world.write("graph.dot", &dot));
+        accepted(host::DOT, &["-Tsvg", "-o", "/dev/null"], &world.write("graph.dot", &dot));
         let svg = draw(&world, &document, &["--format", "svg"]);
         assert_well_formed(&svg);
         if document["pipelines"].as_array().is_some_and(|pipelines| !pipelines.is_empty()) {
             assert_text_fits(&svg);
         }
-        accepted("xmllint", &["--noout"], &world.write("graph.svg", &svg));
+        accepted(host::XMLLINT, &["--noout"], &world.write("graph.svg", &svg));
     }
 }
 

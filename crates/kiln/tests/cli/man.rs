@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use kiln_testkit::host::find;
+use kiln_testkit::host;
 
 use crate::manifests::good;
 use crate::world::{KILN, World, finish, names};
@@ -46,7 +46,7 @@ fn one_page_is_printed() {
 #[test]
 fn pages_are_formatted_without_a_warning() {
     let world = World::new();
-    let Some(groff) = find("groff") else { return };
+    let Some(groff) = host::provided_program("manual pages", host::GROFF) else { return };
     world.run(&["man", "man"]).succeeded();
     for name in names(&world.path("man")) {
         let arguments = ["-man", "-ww", "-Kutf8", "-Tutf8", "-P-cbu", &format!("man/{name}")];
