@@ -161,7 +161,9 @@ fn run(arguments: &Arguments) -> CliResult<ExitCode> {
     let as_json = arguments.json || arguments.inspect;
     let invalid = |error: CliError, findings: &[manifest::Finding]| {
         if as_json {
-            print(format_args!("{}\n", error_object(findings)));
+            let faults: Vec<_> =
+                findings.iter().map(|finding| present::fault(&finding.message, &finding.path)).collect();
+            print(format_args!("{}\n", present::invalid(&faults)));
             return Ok(Kind::Usage.code());
         }
         print(style.invalid(&input.name, findings));
@@ -365,29 +367,4 @@ fn conclude(
         print(job.style.summary(job.manifest, &checkpoints));
     }
     Ok(ExitCode::SUCCESS)
-}
-
-/// The reference's object for an invalid manifest.
-fn error_object(findings: &[manifest::Finding]) -> serde_json::Value {
-    let errors: Vec<serde_json::Value> = findings
-        .iter()
-        .map(|finding| {
-            let path: Vec<serde_json::Value> = finding
-                .path
-                .0
-                .iter()
-                .map(|step| match step {
-                    manifest::place::Step::Key(key) => serde_json::json!(key),
-                    manifest::place::Step::Index(index) => serde_json::json!(index),
-                })
-                .collect();
-            serde_json::json!({"message": finding.message, "path": path})
-        })
-        .collect();
-    serde_json::json!({
-        "type": "https://osbuild.org/validation-error",
-        "title": "JSON Schema validation failed",
-        "success": false,
-        "errors": errors,
-    })
 }

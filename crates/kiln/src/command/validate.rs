@@ -5,14 +5,14 @@ use std::process::ExitCode;
 
 use clap::Args;
 use kiln_engine::index::Index;
-use kiln_engine::manifest::place::{JsonPath, Place, Step};
+use kiln_engine::manifest::place::{JsonPath, Place};
 use kiln_engine::manifest::{LoadError, check};
 use serde_json::{Value, json};
 
 use super::input::{Input, definition_error};
 use super::library::LibraryArguments;
 use crate::error::{CliError, CliResult, Kind, Located, findings_error, locate, manifest_error};
-use crate::present::print;
+use crate::present::{self, print};
 
 /// The arguments of `kiln validate`.
 #[derive(Debug, Args)]
@@ -38,7 +38,7 @@ pub(crate) fn run(arguments: &Arguments) -> CliResult<ExitCode> {
     };
     match faults {
         Some(faults) if arguments.json => {
-            print(format_args!("{}\n", error_object(&faults.errors(&input.text))));
+            print(format_args!("{}\n", present::invalid(&faults.errors(&input.text))));
             Ok(Kind::Usage.code())
         }
         Some(faults) => Err(faults.shown(&input)),
@@ -110,16 +110,9 @@ impl Faults {
     }
 }
 
+/// An error of the reference's object, with what Kiln adds.
 fn error(message: &str, path: &JsonPath, place: Option<(usize, usize)>, hint: Option<&str>) -> Value {
-    let path: Vec<Value> = path
-        .0
-        .iter()
-        .map(|step| match step {
-            Step::Key(key) => json!(key),
-            Step::Index(index) => json!(index),
-        })
-        .collect();
-    let mut error = json!({"message": message, "path": path});
+    let mut error = present::fault(message, path);
     if let Some((line, column)) = place {
         error["line"] = json!(line);
         error["column"] = json!(column);
@@ -128,14 +121,4 @@ fn error(message: &str, path: &JsonPath, place: Option<(usize, usize)>, hint: Op
         error["hint"] = json!(hint);
     }
     error
-}
-
-/// The reference's object for an invalid manifest.
-fn error_object(errors: &[Value]) -> Value {
-    json!({
-        "type": "https://osbuild.org/validation-error",
-        "title": "JSON Schema validation failed",
-        "success": false,
-        "errors": errors,
-    })
 }

@@ -2,6 +2,7 @@
 //!
 //! Data goes to standard output, everything else to standard error.
 
+mod invalid;
 mod json;
 mod plain;
 mod progress;
@@ -14,6 +15,7 @@ use std::io::Write as _;
 use clap::ValueEnum;
 use kiln_engine::event::Event;
 
+pub(crate) use invalid::{fault, invalid};
 pub(crate) use json::{add_warnings, result1, result2};
 pub(crate) use plain::Plain;
 pub(crate) use progress::Progress;
