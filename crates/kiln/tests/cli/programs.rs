@@ -4,12 +4,13 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
+use std::time::Instant;
 
 use serde_json::{Value, json};
 
 use crate::library::library;
 use crate::manifests::{checksum, manifest, mkdir, pipeline};
-use crate::world::{World, assert_shown};
+use crate::world::{World, assert_shown, finish};
 
 /// What every program on the host of these tests begins with: the protocol, without the reference's library.
 const SERVICE: &str = "#!/usr/bin/python3
@@ -282,4 +283,33 @@ print(ask([], fd=0, dir_fd=1)['exception']['value'])
     assert_eq!(disk.iter().position(|byte| *byte != 0), Some(4096));
     assert_eq!(disk.iter().filter(|byte| **byte == b'x').count(), 512);
     world.assert_nothing_left();
+}
+
+/// SIGKILL at moments spread over a build: the kernel closes the sockets, and the programs undo what they did.
+#[test]
+fn root_programs_end_with_a_killed_build() {
+    const KILLS: u32 = 12;
+    let world = World::new();
+    add_host_side(&library(&world));
+    let build = |number: u32| {
+        let arguments = ["--libdir", "library", "--prefer-native=runners", "--prefer-native=stages"];
+        let more = ["--export", "last", "--progress", "none"];
+        world.build_command(&uses_all("said", &json!({"number": number})), &[&arguments[..], &more].concat())
+    };
+    let start = Instant::now();
+    finish(build(0).spawn().expect("started")).succeeded();
+    let whole = start.elapsed();
+    for kill in 1..=KILLS {
+        let mut run = build(kill).spawn().expect("started");
+        let moment = Instant::now() + whole * kill / KILLS;
+        while let Some(left) = moment.checked_duration_since(Instant::now()) {
+            std::thread::park_timeout(left);
+        }
+        run.kill().expect("killed, or at its end");
+        finish(run);
+        world.assert_nothing_left();
+    }
+    finish(build(KILLS).spawn().expect("started")).succeeded();
+    world.assert_nothing_left();
+    world.assert_sound();
 }
