@@ -39,8 +39,8 @@ pub trait Store {
 pub struct InputReply {
     /// Where the content is, on the host, at or below the request's target.
     pub path: PathBuf,
-    /// What the stage is told of it.
-    pub data: Value,
+    /// What else the stage is told: mostly `data`, which says what the content is.
+    pub members: Map<String, Value>,
 }
 
 /// A module that hands content to a stage.

@@ -216,6 +216,8 @@ fn tmpfs() -> io::Result<OwnedFd> {
 
 fn new_file_system(kind: &str, options: &[(&str, &str)], attributes: MountAttrFlags) -> io::Result<OwnedFd> {
     let context = rustix::mount::fsopen(kind, FsOpenFlags::FSOPEN_CLOEXEC)?;
+    // What lists of mounts show as its device: it has none.
+    rustix::mount::fsconfig_set_string(&context, "source", kind)?;
     for (name, value) in options {
         rustix::mount::fsconfig_set_string(&context, *name, *value)?;
     }

@@ -52,7 +52,7 @@ pub fn prepare_dev(directory: &Path) -> Result<Dev, SandboxError> {
         let path = path.to_owned();
         move |error: rustix::io::Errno| SandboxError::Host { action, path, source: error.into() }
     };
-    mount("tmpfs", directory, "tmpfs", MountFlags::NOSUID, c"mode=0755")
+    mount("none", directory, "tmpfs", MountFlags::NOSUID, c"mode=0755")
         .map_err(failed("mount tmpfs on", directory))?;
     let dev = Dev { path: directory.to_owned() };
     // Not everywhere: a kernel without FUSE has no such device.

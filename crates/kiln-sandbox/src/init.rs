@@ -113,7 +113,9 @@ fn execute(plan: &BuildRoot) -> Result<Pid, Failure> {
         .arguments
         .split_first()
         .ok_or_else(|| ("run an empty command".to_owned(), io::Error::from(io::ErrorKind::InvalidInput)))?;
-    let child = Command::new(program)
+    let mut command = Command::new(program);
+    kiln_sys::process::with_default_signals(&mut command);
+    let child = command
         .args(arguments)
         .env_clear()
         .envs(plan.environment.iter().map(|(name, value)| (name, value)))

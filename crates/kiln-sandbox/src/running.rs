@@ -1,7 +1,7 @@
 //! Starting a sandbox and waiting for it.
 
 use std::ffi::CString;
-use std::fs::File;
+use std::fs::{File, OpenOptions};
 use std::io::{self, PipeReader, PipeWriter, Read, Seek, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
@@ -96,7 +96,7 @@ impl Drop for Terminal {
 /// and standard error of the program go to `output`; a caller that reads the other end of a pipe closes its own
 /// copy of this one to see the end. That the setup failed is reported by [`Running::wait`].
 pub fn start(plan: &BuildRoot, helper: &Path, output: BorrowedFd<'_>) -> Result<Running, SandboxError> {
-    let null = File::open("/dev/null").map_err(SandboxError::host("open", Path::new("/dev/null")))?;
+    let null = OpenOptions::new().read(true).write(true).open("/dev/null").map_err(SandboxError::host("open", Path::new("/dev/null")))?;
     start_with(plan, helper, Streams { input: null.as_fd(), output, error: output })
 }
 

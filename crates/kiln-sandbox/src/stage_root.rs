@@ -114,7 +114,7 @@ impl StageRoot<'_> {
             directory("/run/osbuild/bin", 0o700),
             bind(self.module.path, &module(self.module.name), Access::ReadOnly),
             bind(self.inputs, "/run/osbuild/inputs", Access::ReadOnly),
-            directory("/run/osbuild/api", 0o755),
+            directory("/run/osbuild/api", 0o700),
             bind(self.arguments, "/run/osbuild/api/arguments", Access::ReadOnly),
         ]);
         for (path, name) in self.sockets {

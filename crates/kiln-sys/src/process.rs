@@ -8,6 +8,8 @@
 use std::ffi::{CString, c_int, c_void};
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::unix::process::CommandExt;
+use std::process::Command;
 use std::ptr;
 
 use rustix::process::Pid;
@@ -286,6 +288,18 @@ pub fn close_others_on_exec() -> io::Result<()> {
     match unsafe { libc::close_range(3, libc::c_uint::MAX, libc::CLOSE_RANGE_CLOEXEC.cast_signed()) } {
         0 => Ok(()),
         _ => Err(io::Error::last_os_error()),
+    }
+}
+
+/// Lets a program start with the default actions of all signals.
+///
+/// `posix_spawn`, which the standard library prefers, has glibc ignore the two signals that it uses itself (32 and 33),
+/// and what is ignored is inherited. A command with something to do before it executes is forked instead.
+pub fn with_default_signals(command: &mut Command) {
+    // SAFETY: the closure does nothing.
+    #[expect(unsafe_code, reason = "it runs between the fork and the execution of the program")]
+    unsafe {
+        command.pre_exec(|| Ok(()));
     }
 }
 

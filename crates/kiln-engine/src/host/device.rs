@@ -39,7 +39,7 @@ impl Device for ExternalDevice<'_> {
         let Value::Object(mut data) = reply else {
             return Err(ModuleError::invalid("the module's answer is not an object"));
         };
-        let Some(Value::String(path)) = data.remove("path") else {
+        let Some(Value::String(path)) = data.shift_remove("path") else {
             return Err(ModuleError::invalid("the module's answer has no `path`"));
         };
         Ok(Box::new(Open { reply: DeviceReply { path, data }, service }))

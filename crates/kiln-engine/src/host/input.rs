@@ -55,11 +55,12 @@ impl Input for ExternalInput<'_> {
         let mut service = Service::start(&self.external)?;
         let reply = service.call("map", &arguments, &self.external, Some(&mut server))?;
         *self.running.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Some(service);
-        let path = reply
-            .get("path")
-            .and_then(Value::as_str)
-            .ok_or_else(|| ModuleError::invalid("the module's answer has no `path`"))?;
-        let data = reply.get("data").filter(|data| !data.is_null()).cloned().unwrap_or_else(|| json!({}));
-        Ok(InputReply { path: path.into(), data })
+        let Value::Object(mut members) = reply else {
+            return Err(ModuleError::invalid("the module's answer is not an object"));
+        };
+        let Some(Value::String(path)) = members.shift_remove("path") else {
+            return Err(ModuleError::invalid("the module's answer has no `path`"));
+        };
+        Ok(InputReply { path: path.into(), members })
     }
 }

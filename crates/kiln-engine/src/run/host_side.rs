@@ -16,7 +16,7 @@ use kiln_api::mount::{Mount, MountRequest, Mounted};
 use kiln_store::cache::TemporaryDirectory;
 use kiln_store::object::{self, ObjectError, ObjectStore};
 use rustix::mount::{MountFlags, UnmountFlags, mount_bind_recursive, mount_remount, unmount};
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use super::directories::Directories;
 use crate::host::{External, ExternalDevice, ExternalInput, ExternalMount, Log};
@@ -142,8 +142,7 @@ impl<'a> HostSide<'a> {
             }
             .map_err(&fail)?;
             let path = inside(&reply.path, &directories.inputs, INPUTS).map_err(&fail)?;
-            let data = Json::from_value(&reply.data);
-            told.insert(name.clone(), object([("path", Json::from(path)), ("data", data)]));
+            told.insert(name.clone(), with_members(Json::from(path), &reply.members));
         }
         Ok(told)
     }
@@ -175,12 +174,8 @@ impl<'a> HostSide<'a> {
             }
             .map_err(&fail)?;
             let reply = opened.reply();
-            let mut members = Object::new();
-            members.insert("path".to_owned(), Json::from(format!("{DEVICES}/{}", reply.path)));
-            for (key, value) in &reply.data {
-                members.insert(key.clone(), Json::from_value(value));
-            }
-            told.insert(name.clone(), Json::Object(members));
+            let path = Json::from(format!("{DEVICES}/{}", reply.path));
+            told.insert(name.clone(), with_members(path, &reply.data));
             self.devices.push((name.clone(), device.kind.clone(), opened));
         }
         Ok(told)
@@ -279,8 +274,10 @@ fn unknown(kind: &str, name: &str) -> ModuleError {
     ModuleError::invalid(format!("unknown {kind} `{name}`"))
 }
 
-fn object<const N: usize>(members: [(&str, Json); N]) -> Json {
-    Json::Object(members.into_iter().map(|(key, value)| (key.to_owned(), value)).collect())
+/// What a stage is told of an input or a device: its path, and whatever else the module answered.
+fn with_members(path: Json, members: &Map<String, Value>) -> Json {
+    let others = members.iter().map(|(key, value)| (key.clone(), Json::from_value(value)));
+    Json::Object(std::iter::once(("path".to_owned(), path)).chain(others).collect())
 }
 
 /// A path below a directory of the host, as the build root shows it.

@@ -63,7 +63,8 @@ impl Input for Files {
             let metadata = options.get("metadata").cloned().unwrap_or_else(|| json!({}));
             files.insert(name, metadata);
         }
-        Ok(InputReply { path: request.target.to_owned(), data: json!({"files": files}) })
+        let members = Map::from_iter([("data".to_owned(), json!({"files": files}))]);
+        Ok(InputReply { path: request.target.to_owned(), members })
     }
 }
 
@@ -191,7 +192,7 @@ mod tests {
         let references = json!({ABC: {"metadata": {"rpm.check_gpg": true}}});
         let reply = map(&Files, SOURCE, &references, &fixture).expect("mapped");
         assert_eq!(reply.path, fixture.target());
-        assert_eq!(reply.data, json!({"files": {ABC: {"rpm.check_gpg": true}}}));
+        assert_eq!(reply.members["data"], json!({"files": {ABC: {"rpm.check_gpg": true}}}));
         let mapped = fs::metadata(fixture.target().join(ABC)).expect("metadata");
         assert_eq!(mapped.nlink(), 2);
     }
@@ -211,7 +212,7 @@ mod tests {
         fixture.tree("1234", "disk/image.raw");
         let references = json!({"1234": {"file": "/disk//image.raw", "metadata": {"a.b": 1}}});
         let reply = map(&Files, PIPELINE, &references, &fixture).expect("mapped");
-        assert_eq!(reply.data, json!({"files": {"disk/image.raw": {"a.b": 1}}}));
+        assert_eq!(reply.members["data"], json!({"files": {"disk/image.raw": {"a.b": 1}}}));
         assert_eq!(
             fixture.mounts(),
             [("1234".to_owned(), fixture.target().join("disk/image.raw"), Some("disk/image.raw".to_owned()))]

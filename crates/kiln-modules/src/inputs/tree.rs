@@ -5,7 +5,7 @@ use kiln_api::input::{Input, InputReply, InputRequest, Store};
 use kiln_api::module::ModuleSchema;
 use schemars::JsonSchema;
 use serde::Deserialize;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 /// Hands the tree of another pipeline to a stage.
 ///
@@ -38,7 +38,7 @@ impl Input for Tree {
         if id.is_empty() || !store.read_tree_at(id, request.target, None)? {
             return Err(ModuleError::invalid(format!("there is no tree of the pipeline `{id}`")));
         }
-        Ok(InputReply { path: request.target.to_owned(), data: Value::Null })
+        Ok(InputReply { path: request.target.to_owned(), members: Map::new() })
     }
 }
 
@@ -99,7 +99,7 @@ mod tests {
         let fixture = Fixture::new();
         fixture.tree("1234", "etc/hosts");
         let reply = map(&Tree, PIPELINE, &json!({"1234": {}}), &fixture).expect("mapped");
-        assert_eq!(reply, InputReply { path: fixture.target(), data: Value::Null });
+        assert_eq!(reply, InputReply { path: fixture.target(), members: Map::new() });
         assert_eq!(fixture.mounts(), [("1234".to_owned(), fixture.target(), None)]);
     }
 

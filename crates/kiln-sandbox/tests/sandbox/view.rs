@@ -79,7 +79,7 @@ fn plans_describe_themselves() {
     directory    /run/osbuild/bin, mode 0700
     bind         /run/osbuild/bin/org.osbuild.noop from /usr/bin/kiln, read-only
     bind         /run/osbuild/inputs from /store/inputs, read-only
-    directory    /run/osbuild/api, mode 0755
+    directory    /run/osbuild/api, mode 0700
     bind         /run/osbuild/api/arguments from /store/arguments, read-only
     bind         /run/osbuild/api/osbuild from /store/socket, read-write
     directory    /run/osbuild/runner, mode 0700
@@ -269,7 +269,7 @@ fn build_tree_is_shown() {
     /proc  40000 0555 0:0
     /run  40000 0755 0:0
     /run/osbuild  40000 0700 0:0
-    /run/osbuild/api  40000 0755 0:0
+    /run/osbuild/api  40000 0700 0:0
     /run/osbuild/bin  40000 0700 0:0
     /run/osbuild/inputs  40000 0755 0:0
     /run/osbuild/lib  40000 0755 0:0
