@@ -44,6 +44,10 @@ pub const DOT: Need = Need::new("dot", "graphviz");
 pub const FISH: Need = Need::new("fish", "fish");
 /// Reads manual pages.
 pub const GROFF: Need = Need::new("groff", "groff-base");
+/// Reads JSON in the shell.
+pub const JQ: Need = Need::new("jq", "jq");
+/// Modules are written in it.
+pub const PYTHON: Need = Need::new("python3", "python3");
 /// Reads pictures.
 pub const XMLLINT: Need = Need::new("xmllint", "libxml2-utils");
 /// A shell whose completions are checked.
@@ -63,6 +67,7 @@ pub const TESTS: &[Need] = &[
     GROFF,
     Need::new("grub-mkimage", "grub-common"),
     Need::new("gzip", "gzip"),
+    JQ,
     Need::new("losetup", "mount"),
     Need::new("mkfs.btrfs", "btrfs-progs"),
     Need::new("mkfs.ext4", "e2fsprogs"),
@@ -70,6 +75,7 @@ pub const TESTS: &[Need] = &[
     Need::new("mkfs.xfs", "xfsprogs"),
     Need::new("mkhomedir_helper", "libpam-modules-bin"),
     Need::new("mkswap", "util-linux"),
+    PYTHON,
     QEMU_IMG,
     QEMU,
     Need::new("setfattr", "attr"),
@@ -90,7 +96,7 @@ pub const BENCH: &[Need] = &[
     Need::new("gunzip", "gzip"),
     Need::new("mkfs.ext4", "e2fsprogs"),
     Need::new("mmdebstrap", "mmdebstrap"),
-    Need::new("python3", "python3"),
+    PYTHON,
     QEMU_IMG,
     Need::new("sfdisk", "fdisk"),
 ];
