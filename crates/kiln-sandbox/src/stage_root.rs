@@ -45,6 +45,9 @@ pub struct StageRoot<'a> {
     pub proc_cmdline: &'a str,
     /// The library directory of modules that are not native.
     pub library: Option<&'a Path>,
+    /// The Python package that these modules import, if it is not in the library directory, which has an empty directory
+    /// for it.
+    pub package: Option<&'a Path>,
     /// The runner.
     pub runner: Program<'a>,
     /// The stage.
@@ -107,6 +110,8 @@ impl StageRoot<'_> {
             Some(library) => bind(library, "/run/osbuild/lib", Access::ReadOnly),
             None => directory("/run/osbuild/lib", 0o755),
         });
+        operations
+            .extend(self.package.map(|package| bind(package, "/run/osbuild/lib/osbuild", Access::ReadOnly)));
         operations.extend([
             bind(self.tree, "/run/osbuild/tree", Access::ReadWrite),
             bind(self.meta, "/run/osbuild/meta", Access::ReadWrite),

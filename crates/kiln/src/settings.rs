@@ -25,6 +25,13 @@ pub(crate) fn source_environment() -> BTreeMap<String, String> {
         .collect()
 }
 
+/// Where Python looks for packages before all others.
+pub(crate) fn python_path() -> Vec<PathBuf> {
+    let value = std::env::var_os("PYTHONPATH").unwrap_or_default();
+    let directories = std::env::split_paths(&value).filter(|directory| !directory.as_os_str().is_empty());
+    directories.filter_map(|directory| std::path::absolute(directory).ok()).collect()
+}
+
 /// The whole environment, for the distribution's package manager.
 pub(crate) fn environment() -> BTreeMap<OsString, OsString> {
     std::env::vars_os().collect()

@@ -15,7 +15,7 @@ mod service;
 mod source;
 mod store;
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::atomic::AtomicBool;
 
 pub(crate) use device::ExternalDevice;
@@ -24,6 +24,8 @@ pub(crate) use log::{Log, Pump};
 pub(crate) use mount::ExternalMount;
 pub(crate) use source::ExternalSource;
 
+use crate::index::Library;
+
 /// A module of a library directory, and what it is started with.
 #[derive(Clone)]
 pub(crate) struct External<'a> {
@@ -31,8 +33,8 @@ pub(crate) struct External<'a> {
     pub(crate) id: String,
     /// The program.
     pub(crate) program: PathBuf,
-    /// The library directory.
-    pub(crate) library: &'a Path,
+    /// The library.
+    pub(crate) library: &'a Library,
     /// Where what it says goes.
     pub(crate) log: Log,
     /// Set when the user interrupts.

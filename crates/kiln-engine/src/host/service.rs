@@ -62,9 +62,8 @@ impl Service {
         let mut command = Command::new(&external.program);
         let number = theirs.pass(&mut command);
         command.args(["--service-id", &external.id, "--service-fd", &number.to_string()]);
-        // A library whose package is elsewhere has an empty directory in its place.
-        if external.library.join("osbuild/__init__.py").is_file() {
-            command.env("PYTHONPATH", external.library);
+        if let Some(path) = external.library.python_path() {
+            command.env("PYTHONPATH", path);
         }
         command.env("PYTHONUNBUFFERED", "1").process_group(0);
         command.stdin(Stdio::null()).stdout(their_output).stderr(errors);
@@ -256,6 +255,7 @@ pub(super) mod tests {
     use super::*;
     use crate::event::Event;
     use crate::host::Pump;
+    use crate::index::Library;
 
     static NEVER: AtomicBool = AtomicBool::new(false);
 
@@ -274,7 +274,7 @@ pub(super) mod tests {
                 what(&External {
                     id: "input/a".to_owned(),
                     program,
-                    library: directory.path(),
+                    library: &Library::new(directory.path().to_owned()),
                     log: log.clone(),
                     interrupted: &NEVER,
                 })

@@ -8,9 +8,6 @@ use std::sync::{Mutex, OnceLock, PoisonError};
 
 use sha2::{Digest, Sha256};
 
-/// The package below a library directory that its modules import.
-const PACKAGE: &str = "osbuild";
-
 /// Digests that were made already.
 #[derive(Default)]
 pub(super) struct Digests {
@@ -20,13 +17,13 @@ pub(super) struct Digests {
 
 impl Digests {
     /// The digest of a module and of the package that it imports. What cannot be read cannot be run, and says so then.
-    pub(super) fn of(&self, module: &Path, library: &Path) -> String {
+    pub(super) fn of(&self, module: &Path, package: &Path) -> String {
         let mut known = self.modules.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(digest) = known.get(module) {
             return digest.clone();
         }
         let mut hash = Sha256::new();
-        hash.update(self.package.get_or_init(|| of_package(&library.join(PACKAGE))));
+        hash.update(self.package.get_or_init(|| of_package(package)));
         add(&mut hash, &fs::read(module).unwrap_or_default());
         let digest = hexadecimal(hash);
         known.insert(module.to_owned(), digest.clone());

@@ -14,10 +14,14 @@ use super::{Description, Unusable, python};
 /// What the name of a description ends with.
 const DESCRIPTION: &str = ".meta.json";
 
+/// The package that Python modules of a library import.
+const PACKAGE: &str = "osbuild";
+
 /// A library directory.
 #[derive(Clone, Debug)]
 pub struct Library {
     directory: PathBuf,
+    package: Option<PathBuf>,
 }
 
 /// The content of a description: exactly these members.
@@ -35,7 +39,35 @@ struct Meta {
 impl Library {
     /// The library in a directory, which must be absolute: modules run elsewhere.
     pub fn new(directory: PathBuf) -> Self {
-        Self { directory }
+        Self { directory, package: None }
+    }
+
+    /// Lets its modules import a package that is elsewhere, as a whole directory.
+    #[must_use]
+    pub fn with_package(mut self, package: Option<PathBuf>) -> Self {
+        self.package = package;
+        self
+    }
+
+    /// Whether the package that its modules import is to be looked for elsewhere: there is a place for it, which is empty.
+    pub fn lacks_package(&self) -> bool {
+        fs::read_dir(self.directory.join(PACKAGE)).is_ok_and(|mut entries| entries.next().is_none())
+    }
+
+    /// The package that its modules import, if that is elsewhere.
+    pub fn package_elsewhere(&self) -> Option<&Path> {
+        self.package.as_deref()
+    }
+
+    /// The package that its modules import; there may be none.
+    pub(super) fn package(&self) -> PathBuf {
+        self.package.clone().unwrap_or_else(|| self.directory.join(PACKAGE))
+    }
+
+    /// Where Python finds the package.
+    pub(crate) fn python_path(&self) -> Option<PathBuf> {
+        let package = self.package();
+        package.join("__init__.py").is_file().then(|| package.parent().map(Path::to_owned)).flatten()
     }
 
     /// Where it is.
@@ -174,6 +206,25 @@ mod tests {
         let schema = found.schema(Format::One).expect("a schema");
         assert_eq!(schema["properties"]["options"], json!({}));
         assert_eq!(schema["properties"].get("inputs"), None);
+    }
+
+    #[test]
+    fn the_package_is_in_the_library_or_elsewhere() {
+        let (directory, library) = library(&[("osbuild/__init__.py", "")]);
+        assert!(!library.lacks_package());
+        assert_eq!(library.package_elsewhere(), None);
+        assert_eq!(library.python_path().as_deref(), Some(directory.path()));
+
+        let empty = tempfile::tempdir().expect("a directory");
+        let other = Library::new(empty.path().to_owned());
+        // Nobody wants one.
+        assert!(!other.lacks_package());
+        assert_eq!(other.python_path(), None);
+        fs::create_dir(empty.path().join("osbuild")).expect("made");
+        assert!(other.lacks_package());
+        let other = other.with_package(Some(directory.path().join("osbuild")));
+        assert_eq!(other.package_elsewhere(), Some(directory.path().join("osbuild").as_path()));
+        assert_eq!(other.python_path().as_deref(), Some(directory.path()));
     }
 
     #[test]

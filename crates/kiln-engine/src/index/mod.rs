@@ -10,7 +10,7 @@ mod library;
 mod python;
 
 use std::collections::{BTreeMap, HashMap};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use kiln_api::loops::Loops;
@@ -108,8 +108,8 @@ impl Index {
     }
 
     /// The library directory.
-    pub fn library(&self) -> Option<&Path> {
-        self.library.as_ref().map(Library::directory)
+    pub fn library(&self) -> Option<&Library> {
+        self.library.as_ref()
     }
 
     /// Where the module that is used under a name comes from; none if there is none.
@@ -171,7 +171,7 @@ impl Index {
             self.origin(kind, name)
         };
         match (origin, &self.library) {
-            (Some(Origin::Library(path)), Some(library)) => self.digests.of(&path, library.directory()),
+            (Some(Origin::Library(path)), Some(library)) => self.digests.of(&path, &library.package()),
             _ => native.to_owned(),
         }
     }

@@ -16,7 +16,7 @@ use super::remote_loop::LoopServer;
 use super::{ASSEMBLER, BuildTree, Context, RunError};
 use crate::event::{Event, Events, StageResult};
 use crate::host::{Log, Pump};
-use crate::index::{ChosenRunner, Origin};
+use crate::index::{ChosenRunner, Library, Origin};
 use crate::manifest::json::{Json, Object};
 use crate::manifest::{Manifest, Pipeline, Stage};
 
@@ -186,6 +186,7 @@ impl StageRun<'_> {
         };
         let (runner, module) = (program(&self.runner.origin), program(&origin));
         let external = [&self.runner.origin, &origin].into_iter().any(|origin| *origin != Origin::Native);
+        let library = context.index.library().filter(|_| external);
         let mut sockets = vec![(exceptions.path.clone(), "osbuild")];
         if directories.remote_loop.exists() {
             sockets.push((directories.remote_loop.clone(), "remoteloop"));
@@ -196,7 +197,8 @@ impl StageRun<'_> {
             dev: &directories.dev,
             var: &directories.var,
             proc_cmdline: PROC_CMDLINE,
-            library: context.index.library().filter(|_| external),
+            library: library.map(Library::directory),
+            package: library.and_then(Library::package_elsewhere),
             runner: Program { path: &runner, name: &self.runner.name },
             module: Program { path: &module, name: &stage.name },
             // An assembler may have the name of a stage.

@@ -68,6 +68,7 @@ impl Fixture {
             var,
             proc_cmdline: PROC_CMDLINE,
             library: None,
+            package: None,
             runner: Program { path: &self.executable, name: "org.osbuild.runner" },
             module: Program { path: &self.executable, name: "org.osbuild.module" },
             words: &[],

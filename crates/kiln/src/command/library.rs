@@ -1,5 +1,7 @@
 //! Where modules come from: the arguments that say it.
 
+mod package;
+
 use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
@@ -60,7 +62,7 @@ impl LibraryArguments {
     /// The modules that there are.
     pub(crate) fn index(&self) -> CliResult<Index> {
         let Some(directory) = &self.libdir else {
-            let library = Path::new(SYSTEM).is_dir().then(|| Library::new(SYSTEM.into()));
+            let library = Path::new(SYSTEM).is_dir().then(|| library(SYSTEM.into()));
             return Ok(Index::new(MODULES, library, Preference::Native).with_loops(LOOPS));
         };
         let named = directory.display();
@@ -72,8 +74,15 @@ impl LibraryArguments {
             .map_err(|error| CliError::new(Kind::Environment, format!("cannot find `{named}`: {error}")))?;
         let kinds: Option<Vec<_>> = self.prefer_native.iter().map(|preferred| preferred.kind()).collect();
         let preference = kinds.map_or(Preference::Native, Preference::Library);
-        Ok(Index::new(MODULES, Some(Library::new(directory)), preference).with_loops(LOOPS))
+        Ok(Index::new(MODULES, Some(library(directory)), preference).with_loops(LOOPS))
     }
+}
+
+/// The library in a directory, with the package that its modules import.
+fn library(directory: PathBuf) -> Library {
+    let library = Library::new(directory);
+    let package = library.lacks_package().then(package::find).flatten();
+    library.with_package(package)
 }
 
 /// The runner that would be chosen for the host; what the host asks for if none fits.

@@ -475,3 +475,36 @@ fn root_what_is_not_native_comes_from_the_systems_library() {
     );
     world.assert_nothing_left();
 }
+
+#[test]
+fn root_a_library_that_has_only_a_place_for_its_package_gets_it_from_python() {
+    let world = World::new();
+    let library = library(&world);
+    let program =
+        "#!/usr/bin/python3\nimport osbuild\nopen('/run/osbuild/tree/word', 'w').write(osbuild.WORD)\n";
+    fs::write(library.join("stages/org.example.say"), program).expect("written");
+    fs::create_dir_all(world.path("python/osbuild")).expect("made");
+    let say = |word: &str| world.write("python/osbuild/__init__.py", format!("WORD = '{word}'\n"));
+    say("first");
+    world.manifest(&manifest(&[pipeline(
+        "tree",
+        &[json!({"type": "org.example.say", "options": {"word": "a"}})],
+    )]));
+    let run = |python_path: &str| {
+        let mut command = world.program(world.osbuild_program(), &["--libdir", "library", "manifest.json"]);
+        command.args(["--cache", "cache", "--cache-max-size", "unlimited", "--checkpoint", "*"]);
+        command.args(["--export", "tree", "--output-directory", "out"]).env("PYTHONPATH", python_path);
+        finish(command.spawn().expect("started"))
+    };
+    let word = || fs::read_to_string(world.path("out/tree/word")).expect("a word");
+    // Without a place for it, the package is none of the build root's.
+    assert_eq!(run("python").code(), Some(1));
+    fs::create_dir(library.join("osbuild")).expect("made");
+    run("nowhere::python").succeeded();
+    assert_eq!(word(), "first");
+    // What is in the cache was made with another one.
+    say("second");
+    run("python").succeeded();
+    assert_eq!(word(), "second");
+    world.assert_nothing_left();
+}
