@@ -2,7 +2,8 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::os::unix::fs::MetadataExt;
+use std::io::Write as _;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -48,7 +49,8 @@ impl NewObject {
         let created = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_secs());
         let created = i64::try_from(created).unwrap_or(i64::MAX);
         let info = metadata_file(&data, INFO);
-        std::fs::write(&info, format!("{{\n  \"created\": {created}\n}}"))
+        private_file(&info)?
+            .write_all(format!("{{\n  \"created\": {created}\n}}").as_bytes())
             .map_err(ObjectError::io("write", &info))?;
         let (id, recipe) = (key.id.to_owned(), key.recipe.map(str::to_owned));
         Ok(Self { store, id, recipe, entry, source_epoch, created, tree, notes: BTreeMap::new() })
@@ -88,7 +90,7 @@ impl NewObject {
     /// Makes the file that a stage reports its metadata to, and says where it is.
     pub fn metadata_path(&self, stage_id: &str) -> Result<PathBuf, ObjectError> {
         let path = metadata_file(&self.entry.data(), stage_id);
-        File::create(&path).map_err(ObjectError::io("create", &path))?;
+        private_file(&path)?;
         Ok(path)
     }
 
@@ -182,4 +184,16 @@ impl NewObject {
             std::fs::metadata(&data).map_err(ObjectError::io("read attributes of", &data))?.blocks() * SECTOR;
         Ok(Some(own + tree::measure(&meta, interrupt)? + size))
     }
+}
+
+/// Makes an empty file for its owner alone, as the reference's are, which shares the cache.
+fn private_file(path: &Path) -> Result<File, ObjectError> {
+    let mut options = File::options();
+    options
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(path)
+        .map_err(ObjectError::io("create", path))
 }

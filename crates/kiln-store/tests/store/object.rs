@@ -48,6 +48,11 @@ fn an_object_is_committed_by_rename_and_found_again() {
     assert!(!scratch.path().join("objects/a1/data/meta/silent.json").exists());
     let info = fs::read_to_string(scratch.path().join("objects/a1/data/meta/info.json")).expect("info");
     assert!(info.starts_with("{\n  \"created\": ") && info.ends_with("\n}"), "{info}");
+    for name in ["info", "a1"] {
+        let metadata =
+            fs::metadata(scratch.path().join(format!("objects/a1/data/meta/{name}.json"))).expect("there");
+        assert_eq!(metadata.permissions().mode() & 0o7777, 0o600, "{name}: as the reference has it");
+    }
 }
 
 #[test]
