@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use kiln_store::cache::CacheError;
 use kiln_sys::command::CommandError;
 use kiln_testkit::host::HostError;
+use kiln_testkit::reference_tests::ReferenceTestsError;
 use kiln_testkit::vm::BootError;
 
 /// Why a verb failed.
@@ -17,6 +18,9 @@ pub(crate) enum Error {
     /// The image does not boot as it should.
     #[error(transparent)]
     Boot(#[from] BootError),
+    /// The reference's tests cannot be run.
+    #[error(transparent)]
+    ReferenceTests(#[from] ReferenceTestsError),
     /// A child process failed.
     #[error(transparent)]
     Command(#[from] CommandError),

@@ -1,4 +1,4 @@
-//! The verbs of the project: `cargo xtask demo`, `test`, `ci`, `bench`, `torture`, `docs`.
+//! The verbs of the project: `cargo xtask demo`, `test`, `ci`, `bench`, `compatibility`, `torture`, `docs`.
 //!
 //! CI calls these and nothing else, so that what it does can be done anywhere.
 
@@ -7,9 +7,11 @@
 mod bench;
 mod cargo;
 mod checks;
+mod compatibility;
 mod demo;
 mod docs;
 mod error;
+mod page;
 mod text;
 mod torture;
 
@@ -29,6 +31,8 @@ enum Verb {
     Ci,
     /// Measure Kiln and what it is compared with
     Bench(bench::Arguments),
+    /// Run the reference's own tests with Kiln as the `osbuild` they start
+    Compatibility(compatibility::Arguments),
     /// Write what is generated in docs/: the manual pages
     Docs,
     /// Kill processes that use one cache, all the time, and look whether it stays right
@@ -44,6 +48,7 @@ fn main() -> ExitCode {
         Verb::Test(arguments) => checks::test(&arguments),
         Verb::Ci => checks::ci(),
         Verb::Bench(arguments) => bench::run(&arguments),
+        Verb::Compatibility(arguments) => compatibility::run(&arguments),
         Verb::Docs => docs::run(),
         Verb::Torture(arguments) => torture::run(&arguments),
         Verb::TortureWorker(arguments) => torture::work(&arguments),

@@ -48,6 +48,10 @@ pub const GROFF: Need = Need::new("groff", "groff-base");
 pub const JQ: Need = Need::new("jq", "jq");
 /// Modules are written in it.
 pub const PYTHON: Need = Need::new("python3", "python3");
+/// Sets up network devices.
+pub const IP: Need = Need::new("ip", "iproute2");
+/// Runs the reference's own tests: needed where `KILN_REFERENCE` names a checkout, not otherwise.
+pub const PYTEST: Need = Need::new("pytest-3", "python3-pytest");
 /// Reads pictures.
 pub const XMLLINT: Need = Need::new("xmllint", "libxml2-utils");
 /// A shell whose completions are checked.
@@ -168,6 +172,18 @@ pub fn provided(what: &str, needs: &[Need]) -> bool {
 /// The path of a program that something is tested with; without it that is said, and is a failure in CI.
 pub fn provided_program(what: &str, need: Need) -> Option<PathBuf> {
     provided(what, &[need]).then(|| find(need.program)).flatten()
+}
+
+/// The checkout of the reference that `KILN_REFERENCE` names. Without one the test says that it did less: CI has none.
+pub fn reference(what: &str) -> Option<PathBuf> {
+    let checkout = std::env::var_os("KILN_REFERENCE").filter(|value| !value.is_empty()).map(PathBuf::from);
+    if checkout.is_none() {
+        #[expect(clippy::print_stderr, reason = "the test runner shows it beside the test")]
+        {
+            eprintln!("SKIPPED: KILN_REFERENCE is not set: {what} is not compared with the reference");
+        }
+    }
+    checkout
 }
 
 /// Says that a test is skipped, and why; panics in CI, where nothing may be skipped.

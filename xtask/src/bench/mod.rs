@@ -27,6 +27,7 @@ use kiln_testkit::host;
 
 use crate::cargo;
 use crate::error::Error;
+use crate::page::write_between_marks;
 use demo::Demo;
 use scratch::{FileSystem, Scratch};
 use side::Programs;
@@ -147,7 +148,7 @@ fn report(rows: &[Row], context: &Context<'_>, arguments: &Arguments) -> Result<
         return Ok(());
     }
     let page = cargo::root().join("docs/benchmarks.md");
-    table::write_between_marks(&page, &text)
+    write_between_marks(&page, table::MARKS, &text)
 }
 
 /// What the numbers were measured on, in a sentence.

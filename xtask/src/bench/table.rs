@@ -1,14 +1,11 @@
 //! The table of results, and the page it stands on.
 
-use std::fs;
-use std::path::Path;
 use std::time::Duration;
 
-use crate::error::Error;
 use crate::text;
 
-const BEGIN: &str = "<!-- bench: begin -->";
-const END: &str = "<!-- bench: end -->";
+/// What comes before and after the table on its page.
+pub(super) const MARKS: (&str, &str) = ("<!-- bench: begin -->", "<!-- bench: end -->");
 
 /// What was measured.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -92,28 +89,6 @@ pub(super) fn markdown(rows: &[Row]) -> String {
     table
 }
 
-/// Puts a text between the marks of a page, which is made if there is none.
-pub(super) fn write_between_marks(page: &Path, text: &str) -> Result<(), Error> {
-    let old = match fs::read_to_string(page) {
-        Ok(old) => old,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-            format!("# Benchmarks\n\n`cargo xtask bench` measures and writes this table.\n\n{BEGIN}\n{END}\n")
-        }
-        Err(error) => return Err(Error::file("read", page)(error)),
-    };
-    let new = between_marks(&old, text).ok_or_else(|| Error::Content {
-        path: page.to_owned(),
-        what: format!("lacks the marks `{BEGIN}` and `{END}`"),
-    })?;
-    fs::write(page, new).map_err(Error::file("write", page))
-}
-
-fn between_marks(page: &str, text: &str) -> Option<String> {
-    let (before, rest) = page.split_once(BEGIN)?;
-    let (_, after) = rest.split_once(END)?;
-    Some(format!("{before}{BEGIN}\n\n{}\n\n{END}{after}", text.trim()))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -150,22 +125,5 @@ mod tests {
              | c | 100 ms |  |  | 1.5 × as fast |\n\
              | d | 65 MiB |  |  | at most 64 MiB: **missed** |\n"
         );
-    }
-
-    #[test]
-    fn a_page_keeps_what_stands_around_the_marks() {
-        let directory = tempfile::tempdir().expect("a directory");
-        let page = directory.path().join("page.md");
-        write_between_marks(&page, "one").expect("a new page");
-        let first = fs::read_to_string(&page).expect("the page");
-        write_between_marks(&page, "two\n").expect("the same page");
-        let second = fs::read_to_string(&page).expect("the page");
-        assert_eq!(second, first.replace("one", "two"));
-        assert!(
-            second.starts_with("# Benchmarks\n") && second.ends_with("<!-- bench: end -->\n"),
-            "{second}"
-        );
-        fs::write(&page, "no marks").expect("a page");
-        assert!(write_between_marks(&page, "three").is_err());
     }
 }

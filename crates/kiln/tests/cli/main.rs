@@ -22,6 +22,7 @@ mod monitors;
 mod options;
 mod osbuild;
 mod programs;
+mod reference_tests;
 mod schema;
 mod shell;
 mod surroundings;

@@ -17,7 +17,7 @@ use crate::manifests::{
 use crate::world::{Finished, KILN, World, assert_shown, finish, names};
 
 /// The reference is no part of the project: even CI may be without it.
-fn say_skipped(reason: &str) {
+pub(crate) fn say_skipped(reason: &str) {
     std::io::stderr().write_all(format!("SKIPPED: {reason}\n").as_bytes()).expect("stderr");
 }
 

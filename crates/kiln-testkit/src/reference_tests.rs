@@ -1,0 +1,182 @@
+//! The reference's own tests, with another program as the `osbuild` they start.
+//!
+//! They run as they are, in a copy of a whole checkout, in namespaces of their own: nothing is mounted on the host, and
+//! there is no network but the loopback. A plugin of pytest (`reference_tests/started.py`) decides which program starts,
+//! and reports each test as a line of JSON.
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use kiln_sys::command::{CommandError, Run};
+use serde_json::Value;
+use tempfile::TempDir;
+
+use crate::host::{IP, Need, PYTEST};
+
+/// What running them needs, beside the reference and what single tests look for.
+pub const NEEDS: &[Need] = &[IP, PYTEST];
+
+/// The plugin.
+const PLUGIN: &str = include_str!("reference_tests/started.py");
+const MODULE: &str = "started";
+/// Where the interpreter is that has pytest.
+const PATH: &str = "/usr/sbin:/usr/bin:/sbin:/bin";
+/// Failed tests are no failure of pytest (its exit code 1): the report says what became of each.
+const SCRIPT: &str = "ip link set up dev lo && { \"$@\" >&2 || test $? = 1; }";
+
+/// Why they could not be run.
+#[derive(Debug, thiserror::Error)]
+pub enum ReferenceTestsError {
+    /// The checkout has no tests, as an installed reference has none.
+    #[error("`{}` has no tests: a whole checkout is needed", checkout.display())]
+    None {
+        /// The checkout.
+        checkout: PathBuf,
+    },
+    /// A file or directory of theirs cannot be made or read.
+    #[error("cannot use `{}`", path.display())]
+    File {
+        /// The path.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// pytest could not run them.
+    #[error(transparent)]
+    Command(#[from] CommandError),
+    /// A line of the report is none.
+    #[error("the report has a line that is none: {0}")]
+    Report(String),
+}
+
+/// The program that the tests start.
+#[derive(Clone, Copy, Debug)]
+pub enum Started<'a> {
+    /// The reference itself.
+    Reference,
+    /// Another one, and what its command line ends with.
+    Other(&'a Path, &'a [&'a str]),
+}
+
+/// What became of a test.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Verdict {
+    /// How it ended.
+    pub outcome: Outcome,
+    /// Why, if it did not pass.
+    pub reason: String,
+    /// The end of what it printed, if it failed.
+    pub output: String,
+    /// How often it started `osbuild`.
+    pub starts: u64,
+}
+
+/// How a test ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Outcome {
+    /// As it should.
+    Passed,
+    /// Not as it should.
+    Failed,
+    /// It did not want to run here.
+    Skipped,
+}
+
+/// A copy of a checkout whose tests may be run.
+#[derive(Debug)]
+pub struct ReferenceTests {
+    directory: TempDir,
+}
+
+impl ReferenceTests {
+    /// Copies a checkout: its tests write beside themselves.
+    pub fn of(checkout: &Path) -> Result<Self, ReferenceTestsError> {
+        if !checkout.join("test/run").is_dir() {
+            return Err(ReferenceTestsError::None { checkout: checkout.to_owned() });
+        }
+        let directory =
+            tempfile::Builder::new().prefix("kiln-reference-").tempdir().map_err(file(Path::new("/tmp")))?;
+        let tests = Self { directory };
+        Run::new("cp").args(["-a", "--reflink=auto"]).arg(checkout).arg(tests.checkout()).run()?;
+        let plugin = tests.directory.path().join(format!("{MODULE}.py"));
+        fs::write(&plugin, PLUGIN).map_err(file(&plugin))?;
+        Ok(tests)
+    }
+
+    fn checkout(&self) -> PathBuf {
+        self.directory.path().join("checkout")
+    }
+
+    /// Runs tests: directories, files, or single ones; what became of each, by its name.
+    pub fn run(
+        &self,
+        started: Started<'_>,
+        tests: &[&str],
+    ) -> Result<BTreeMap<String, Verdict>, ReferenceTestsError> {
+        let report = self.directory.path().join("report");
+        let mut arguments: Vec<OsString> =
+            ["--mount", "--net", "sh", "-c", SCRIPT, "sh", PYTEST.program].map(OsString::from).to_vec();
+        arguments.extend(["-p", MODULE, "-p", "no:cacheprovider", "-q", "--tb=short"].map(OsString::from));
+        arguments.extend(["--basetemp".into(), self.directory.path().join("base").into_os_string()]);
+        arguments.extend(tests.iter().map(OsString::from));
+        let mut run = Run::new("unshare").args(arguments).current_dir(self.checkout()).env_clear();
+        // The tests' own directory is where `python -m pytest` would look.
+        let python_path = [self.directory.path().to_owned(), self.checkout()];
+        run = run.env("PATH", PATH).env("PYTHONPATH", std::env::join_paths(python_path).unwrap_or_default());
+        run = run.env("KILN_REPORT", &report).env("KILN_CACHE_SYNC", "off").env("LC_ALL", "C.UTF-8");
+        if let Started::Other(program, arguments) = started {
+            run = run.env("KILN_OSBUILD", program).env("KILN_OSBUILD_ARGUMENTS", arguments.join(" "));
+        }
+        run.output()?;
+        let text = fs::read_to_string(&report).map_err(file(&report))?;
+        text.lines()
+            .map(|line| parse(line).ok_or_else(|| ReferenceTestsError::Report(line.to_owned())))
+            .collect()
+    }
+}
+
+fn file(path: &Path) -> impl FnOnce(io::Error) -> ReferenceTestsError {
+    let path = path.to_owned();
+    move |source| ReferenceTestsError::File { path, source }
+}
+
+/// A line of the plugin's report.
+fn parse(line: &str) -> Option<(String, Verdict)> {
+    let value: Value = serde_json::from_str(line).ok()?;
+    let text = |name: &str| value[name].as_str().map(str::to_owned);
+    let outcome = match value["outcome"].as_str()? {
+        "passed" => Outcome::Passed,
+        "failed" => Outcome::Failed,
+        "skipped" => Outcome::Skipped,
+        _ => return None,
+    };
+    let starts = value["starts"].as_u64()?;
+    Some((text("test")?, Verdict { outcome, reason: text("reason")?, output: text("output")?, starts }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_of_the_report_is_read() {
+        let line = r#"{"outcome": "failed", "output": "o", "reason": "r", "starts": 2, "test": "test/run/test_a.py::test_a"}"#;
+        let verdict = Verdict { outcome: Outcome::Failed, reason: "r".into(), output: "o".into(), starts: 2 };
+        assert_eq!(parse(line), Some(("test/run/test_a.py::test_a".into(), verdict)));
+        for line in ["", "{}", r#"{"outcome": "lost", "output": "", "reason": "", "starts": 0, "test": "t"}"#]
+        {
+            assert_eq!(parse(line), None, "{line}");
+        }
+    }
+
+    #[test]
+    fn what_has_no_tests_is_told() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let error = ReferenceTests::of(directory.path()).expect_err("no tests");
+        let expected = format!("`{}` has no tests: a whole checkout is needed", directory.path().display());
+        assert_eq!(error.to_string(), expected);
+    }
+}

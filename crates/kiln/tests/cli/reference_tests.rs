@@ -1,0 +1,65 @@
+//! The reference's own tests, with this program as the `osbuild` they start, where `KILN_REFERENCE` names a whole
+//! checkout: what passes with the reference passes with Kiln.
+//!
+//! Here are the files whose tests need no network; `cargo xtask compatibility` runs all there are.
+
+use std::path::Path;
+
+use kiln_testkit::host;
+use kiln_testkit::reference_tests::{NEEDS, Outcome, ReferenceTests, Started};
+
+use crate::osbuild::say_skipped;
+use crate::world::World;
+
+/// Files of tests that start `osbuild` and need no network.
+const FILES: [&str; 5] = [
+    "test/run/test_executable.py",
+    "test/run/test_exports.py",
+    "test/run/test_main.py",
+    "test/run/test_noop.py",
+    "test/run/test_sources.py",
+];
+
+#[test]
+fn root_what_passes_with_the_reference_passes_with_kiln() {
+    let Some(checkout) = host::reference("the reference's own tests are not run; this program") else {
+        return;
+    };
+    if !checkout.join("test/run").is_dir() {
+        say_skipped("KILN_REFERENCE names no whole checkout: the reference's own tests are not there");
+        return;
+    }
+    if !Path::new("/etc/containers").is_dir() {
+        say_skipped("the reference needs `/etc/containers`, which this machine has not");
+        return;
+    }
+    if !host::provided("running the reference's tests", NEEDS) {
+        return;
+    }
+    let world = World::new();
+    let program = world.osbuild_program();
+    let tests = ReferenceTests::of(&checkout).expect("a copy");
+    let expected = tests.run(Started::Reference, &FILES).expect("run with the reference");
+    let passing: Vec<&str> = expected
+        .iter()
+        .filter(|(_, verdict)| verdict.outcome == Outcome::Passed && verdict.starts > 0)
+        .map(|(name, _)| name.as_str())
+        .collect();
+    // Those of the files that need nothing but the reference itself.
+    assert!(passing.len() >= 17, "only {passing:?}");
+    for arguments in [&[][..], &["--prefer-native"]] {
+        let found = tests.run(Started::Other(&program, arguments), &passing).expect("run with this program");
+        assert_eq!(found.len(), passing.len());
+        for (name, verdict) in found {
+            assert_eq!(
+                verdict.outcome,
+                Outcome::Passed,
+                "{name} {arguments:?}: {}\n{}",
+                verdict.reason,
+                verdict.output
+            );
+            assert_eq!(verdict.starts, expected[&name].starts, "{name} {arguments:?}");
+        }
+    }
+    world.assert_nothing_left();
+}

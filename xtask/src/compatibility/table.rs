@@ -1,0 +1,166 @@
+//! The table of the reference's tests.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+
+use kiln_testkit::reference_tests::{Outcome, Verdict};
+
+use super::Results;
+
+/// The longest reason that is shown.
+const REASON: usize = 120;
+
+/// All of it in Markdown.
+pub(super) fn markdown(results: &Results, version: &str) -> String {
+    let expected: Vec<&str> = results.expected().collect();
+    let starting = results.reference.values().filter(|verdict| verdict.starts > 0).count();
+    let mut text = format!(
+        "osbuild {version}: of {} tests, {starting} start `osbuild`; {} of these pass with it on the machine of this run, \
+         and {} with Kiln in its place.\n\n",
+        results.reference.len(),
+        expected.len(),
+        expected.len() - results.missed().len(),
+    );
+    text += "| test | osbuild | Kiln, osbuild's modules | Kiln, its own modules |\n|---|---|---|---|\n";
+    for name in expected {
+        let of = |verdicts: &BTreeMap<String, Verdict>| verdicts.get(name).map_or("not run", outcome);
+        let cells = [of(&results.reference), of(&results.library), of(&results.native)];
+        let _ = writeln!(text, "| `{name}` | {} |", cells.join(" | "));
+    }
+    text += "\nOf `test/run`, and of whatever else starts `osbuild`, these do not pass with it there:\n\n| file | tests | why |\n|---|---|---|\n";
+    for ((file, reason), tests) in not_passing(results) {
+        let _ = writeln!(text, "| `{file}` | {}: {} | {reason} |", tests.len(), tests.join(", "));
+    }
+    text += "\nThese never start it, but use osbuild's code within the tests' own process, and say nothing of Kiln:\n\n\
+             | directory | tests | pass with osbuild |\n|---|--:|--:|\n";
+    for (directory, (all, passed)) in without_start(results) {
+        let _ = writeln!(text, "| `{directory}` | {all} | {passed} |");
+    }
+    text
+}
+
+fn outcome(verdict: &Verdict) -> &'static str {
+    match verdict.outcome {
+        Outcome::Passed => "passed",
+        Outcome::Failed => "**failed**",
+        Outcome::Skipped => "skipped",
+    }
+}
+
+/// The tests of whole runs that do not pass with the reference, by file and reason.
+fn not_passing(results: &Results) -> BTreeMap<(&str, String), Vec<&str>> {
+    let mut found: BTreeMap<_, Vec<&str>> = BTreeMap::new();
+    for (name, verdict) in &results.reference {
+        if verdict.outcome == Outcome::Passed || !(verdict.starts > 0 || name.starts_with("test/run/")) {
+            continue;
+        }
+        let (file, test) = name.split_once("::").unwrap_or((name, ""));
+        let test = test.rsplit_once("::").map_or(test, |(_, test)| test);
+        found.entry((file, why(verdict))).or_default().push(test);
+    }
+    found
+}
+
+/// How many tests of a directory never start `osbuild`, and how many of these pass.
+fn without_start(results: &Results) -> BTreeMap<&str, (usize, usize)> {
+    let mut found: BTreeMap<&str, (usize, usize)> = BTreeMap::new();
+    for (name, verdict) in &results.reference {
+        let file = name.split_once("::").map_or(name.as_str(), |(file, _)| file);
+        let directory = file.rsplit_once('/').map_or(file, |(directory, _)| directory);
+        let passed = verdict.outcome == Outcome::Passed;
+        if verdict.starts == 0 && (passed || directory != "test/run") {
+            let (all, passing) = found.entry(directory).or_default();
+            *all += 1;
+            *passing += usize::from(passed);
+        }
+    }
+    found
+}
+
+/// Why a test does not pass on this machine, in a few words.
+fn why(verdict: &Verdict) -> String {
+    let all = format!("{}\n{}", verdict.output, verdict.reason);
+    if all.contains("Could not resolve host") {
+        return "content from the network (Fedora's packages)".to_owned();
+    }
+    if let Some(rest) = after(&all, "unknown filesystem type '") {
+        return format!("a kernel without `{}`", rest.split('\'').next().unwrap_or_default());
+    }
+    if all.contains("special device /dev/loop") {
+        return "a kernel that reads no partition tables".to_owned();
+    }
+    // A program's last words say more than what the test made of them.
+    let is_error = |line: &&str| line.split_once(": ").is_some_and(|(name, _)| name.ends_with("Error"));
+    let reason = verdict.reason.strip_prefix("Skipped: ").unwrap_or(&verdict.reason);
+    let line = verdict.output.lines().rfind(is_error).or(reason.lines().next()).unwrap_or_default();
+    line.replace('|', "\\|").chars().take(REASON).collect()
+}
+
+fn after<'a>(text: &'a str, what: &str) -> Option<&'a str> {
+    text.split_once(what).map(|(_, rest)| rest)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn verdict(outcome: Outcome, reason: &str, output: &str, starts: u64) -> Verdict {
+        Verdict { outcome, reason: reason.to_owned(), output: output.to_owned(), starts }
+    }
+
+    #[test]
+    fn reasons_are_short() {
+        for (reason, output, expected) in [
+            (
+                "AssertionError",
+                "curl: Could not resolve host: example.invalid",
+                "content from the network (Fedora's packages)",
+            ),
+            ("RemoteError: unknown filesystem type 'vfat'.\nmore", "", "a kernel without `vfat`"),
+            (
+                "RemoteError: mount: special device /dev/loop0p1 does not exist",
+                "",
+                "a kernel that reads no partition tables",
+            ),
+            ("Skipped: no such program", "", "no such program"),
+            (
+                "AssertionError",
+                "a\nosbuild.host.RemoteError: FileNotFoundError: no a|b\nmore",
+                "osbuild.host.RemoteError: FileNotFoundError: no a\\|b",
+            ),
+        ] {
+            assert_eq!(why(&verdict(Outcome::Failed, reason, output, 1)), expected);
+        }
+    }
+
+    #[test]
+    fn each_test_stands_where_it_belongs() {
+        let passed = || verdict(Outcome::Passed, "", "", 2);
+        let reference = [
+            ("test/run/test_a.py::test_good", passed()),
+            ("test/run/test_a.py::test_bad", passed()),
+            ("test/run/test_b.py::TestB::test_one", verdict(Outcome::Failed, "Error: x", "", 1)),
+            ("test/run/test_b.py::TestB::test_two", verdict(Outcome::Skipped, "Skipped: no y", "", 0)),
+            ("test/mod/test_c.py::test_good", verdict(Outcome::Passed, "", "", 0)),
+            ("test/mod/test_c.py::test_bad", verdict(Outcome::Failed, "", "", 0)),
+        ];
+        let all = |tests: &[(&str, Verdict)]| {
+            tests.iter().map(|(name, verdict)| ((*name).to_owned(), verdict.clone())).collect()
+        };
+        let kiln =
+            [reference[0].clone(), ("test/run/test_a.py::test_bad", verdict(Outcome::Failed, "", "", 2))];
+        let results = Results { reference: all(&reference), library: all(&kiln), native: all(&kiln[..1]) };
+        assert_eq!(results.missed(), ["test/run/test_a.py::test_bad"]);
+        let text = markdown(&results, "1");
+        for line in [
+            "osbuild 1: of 6 tests, 3 start `osbuild`; 2 of these pass with it on the machine of this run, and 1 with Kiln in its place.",
+            "| `test/run/test_a.py::test_bad` | passed | **failed** | not run |",
+            "| `test/run/test_a.py::test_good` | passed | passed | passed |",
+            "| `test/run/test_b.py` | 1: test_one | Error: x |",
+            "| `test/run/test_b.py` | 1: test_two | no y |",
+            "| `test/mod` | 2 | 1 |",
+        ] {
+            assert!(text.lines().any(|found| found == line), "no line `{line}` in\n{text}");
+        }
+    }
+}
