@@ -24,8 +24,9 @@ const VIA_DESCRIPTOR: &[u8] = b"<args-via-fd>";
 /// The largest text that is sent as a packet: what every kernel takes unless it was configured to take less.
 const LARGEST_PACKET: usize = 64 * 1024;
 
-/// The largest text that is taken from anybody.
-const LARGEST_TEXT: u64 = 256 * 1024 * 1024;
+/// The largest text that is taken from anybody: answers for ten thousands of files are some megabytes, and what a text
+/// says may take forty times its size (an array of digits does).
+const LARGEST_TEXT: u64 = 16 * 1024 * 1024;
 
 /// The most descriptors that the kernel passes with one packet.
 const MOST_DESCRIPTORS: usize = 253;

@@ -7,6 +7,8 @@
 //! [`Mount`](kiln_api::mount::Mount), [`Source`](kiln_api::source::Source).
 
 mod device;
+#[cfg(test)]
+pub(crate) mod fuzz;
 mod input;
 mod log;
 mod message;

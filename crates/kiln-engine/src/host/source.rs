@@ -67,7 +67,7 @@ impl ExternalSource<'_> {
     }
 }
 
-fn failures(reply: &Value) -> Result<HashMap<String, String>, ModuleError> {
+pub(super) fn failures(reply: &Value) -> Result<HashMap<String, String>, ModuleError> {
     let success = reply
         .get("success")
         .and_then(Value::as_bool)

@@ -324,4 +324,53 @@ if True: SCHEMA = "neither"
         assert_eq!(facts("'''  One\n      two\n        three\n\n'''").documentation, "One\ntwo\n  three");
         assert_eq!(facts("\nimport os\n'no documentation'").documentation, "");
     }
+
+    /// What Python sources are made of, whole and in halves.
+    const PIECES: &[&str] = &[
+        "SCHEMA",
+        "SCHEMA_2 = ",
+        "CAPABILITIES = {",
+        "=",
+        "\"",
+        "'",
+        "\"\"\"",
+        "'''",
+        "\\",
+        "\\x4",
+        "\\u00e9",
+        "\\U0011",
+        "\\777",
+        "\\N{DASH}",
+        "r\"",
+        "b'",
+        "f\"\"\"",
+        "(",
+        ")",
+        "[",
+        "}",
+        ",",
+        "#",
+        ";",
+        "\n",
+        "\r\n",
+        "\t",
+        "  ",
+        "é",
+        "\u{10ffff}",
+        "\0",
+    ];
+
+    proptest::proptest! {
+        #[test]
+        fn any_text_states_something_or_nothing(
+            pieces in proptest::collection::vec(proptest::sample::select(PIECES), 0..24), text: String,
+        ) {
+            let source = pieces.concat() + &text;
+            let found = facts(&source);
+            // Nothing grows but tabs: an escape is never shorter than what it stands for.
+            let length = |text: &Option<String>| text.as_ref().map_or(0, String::len);
+            proptest::prop_assert!(length(&found.schema).max(length(&found.schema_2)) <= source.len());
+            proptest::prop_assert!(found.documentation.len() <= source.len() * 8);
+        }
+    }
 }

@@ -9,6 +9,8 @@ mod directories;
 mod exception;
 mod export;
 mod fetch;
+#[cfg(test)]
+mod fuzz;
 mod host_side;
 mod output;
 mod pipeline;

@@ -185,9 +185,10 @@ fn capabilities() {
     assert_eq!(status["NoNewPrivs"], "1");
     assert_eq!(status["Umask"], "0022");
     assert_eq!(status["SigBlk"], "0000000000000000");
-    // 13 is SIGPIPE, which the probe's own runtime ignores.
+    // 13 is SIGPIPE, which the probe's own runtime ignores; 32 and 33 belong to the C library, which cannot take
+    // them back where whoever started Kiln ignores them.
     let ignored = u64::from_str_radix(status["SigIgn"].as_str().expect("text"), 16).expect("a number");
-    assert_eq!(ignored & !(1 << 12), 0, "{ignored:x}");
+    assert_eq!(ignored & !(1 << 12 | 1 << 31 | 1 << 32), 0, "{ignored:x}");
     assert_eq!(facts["first_status"], "CapEff:\t0000000000000000");
 }
 
