@@ -9,10 +9,12 @@
 //! - [`source`], [`input`], [`device`], [`mount`]: the kinds that run on the host.
 //! - [`loops`]: loop devices that stages ask for while they run.
 //! - [`location`]: the `tree://`, `mount://` and `input://` addresses that stages use.
+//! - [`endpoint`]: sockets that are listened on, wherever they are.
 //! - [`wire`]: messages between processes, with descriptors.
 //! - [`error`]: how a module fails.
 
 pub mod device;
+pub mod endpoint;
 pub mod error;
 pub mod input;
 pub mod location;

@@ -3,23 +3,19 @@
 //! It is served by whoever waits for the service's answer, one request after the other. A request that makes no sense
 //! is answered with an error, so that the service does not wait for ever.
 
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::path::{Path, PathBuf};
 
 use kiln_api::ModuleError;
+use kiln_api::endpoint::Endpoint;
 use kiln_api::input::Store;
 use kiln_api::wire::Socket;
-use rustix::net::{
-    AddressFamily, SocketAddrUnix, SocketFlags, SocketType, accept_with, bind, listen, socket_with,
-};
+use rustix::net::{SocketFlags, accept_with};
 use serde_json::{Value, json};
-
-/// How many services may knock at once.
-const BACKLOG: i32 = 16;
 
 /// The listening socket and those who have connected.
 pub(super) struct StoreServer<'a> {
-    socket: OwnedFd,
+    endpoint: Endpoint,
     connections: Vec<Socket>,
     store: &'a dyn Store,
 }
@@ -28,22 +24,22 @@ impl<'a> StoreServer<'a> {
     /// Listens in a directory, and says where.
     pub(super) fn listen(directory: &Path, store: &'a dyn Store) -> Result<(Self, PathBuf), ModuleError> {
         let path = directory.join("store");
-        let failed = |error: rustix::io::Errno| ModuleError::io("listen on", &path)(error.into());
-        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-        let socket = socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None).map_err(failed)?;
-        bind(&socket, &SocketAddrUnix::new(&path).map_err(failed)?).map_err(failed)?;
-        listen(&socket, BACKLOG).map_err(failed)?;
-        Ok((Self { socket, connections: Vec::new(), store }, path))
+        let endpoint =
+            Endpoint::listen(&path, SocketFlags::NONBLOCK).map_err(ModuleError::io("listen on", &path))?;
+        let address = endpoint.address.clone();
+        Ok((Self { endpoint, connections: Vec::new(), store }, address))
     }
 
     /// What is to be waited for.
     pub(super) fn descriptors(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
-        std::iter::once(self.socket.as_fd()).chain(self.connections.iter().map(AsFd::as_fd))
+        std::iter::once(self.endpoint.socket.as_fd()).chain(self.connections.iter().map(AsFd::as_fd))
     }
 
     /// Answers whoever has asked.
     pub(super) fn serve(&mut self) {
-        while let Ok(connection) = accept_with(&self.socket, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK) {
+        while let Ok(connection) =
+            accept_with(&self.endpoint.socket, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK)
+        {
             self.connections.push(Socket::from(connection));
         }
         let store = self.store;
@@ -105,7 +101,7 @@ fn answer(request: &Value, store: &dyn Store) -> Result<Value, ModuleError> {
 mod tests {
     use std::cell::RefCell;
 
-    use rustix::net::connect;
+    use rustix::net::{AddressFamily, SocketAddrUnix, SocketType, connect, socket_with};
 
     use super::*;
 

@@ -5,41 +5,35 @@
 //! runs: they are read after it.
 
 use std::io;
-use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
-use rustix::net::{
-    AddressFamily, RecvFlags, SocketAddrUnix, SocketFlags, SocketType, accept_with, bind, listen, recv,
-    socket_with,
-};
+use kiln_api::endpoint::Endpoint;
+use rustix::net::{RecvFlags, SocketFlags, accept_with, recv};
 use serde_json::{Value, json};
 
 /// Larger packets than the kernel passes by default are not sent to this socket.
 const LARGEST_PACKET: usize = 256 * 1024;
-/// How many modules may report before the stage ends; one is usual.
-const BACKLOG: i32 = 16;
 
 /// The listening socket.
 #[derive(Debug)]
 pub(super) struct Exceptions {
-    socket: OwnedFd,
+    endpoint: Endpoint,
     /// Where it is, on the host.
     pub(super) path: PathBuf,
 }
 
 impl Exceptions {
     pub(super) fn listen(path: &Path) -> io::Result<Self> {
-        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-        let socket = socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)?;
-        bind(&socket, &SocketAddrUnix::new(path)?)?;
-        listen(&socket, BACKLOG)?;
-        Ok(Self { socket, path: path.to_owned() })
+        let endpoint = Endpoint::listen(path, SocketFlags::NONBLOCK)?;
+        Ok(Self { endpoint, path: path.to_owned() })
     }
 
     /// The last exception that was reported, as the result shows it.
     pub(super) fn take(&self) -> Option<Value> {
         let mut last = None;
-        while let Ok(connection) = accept_with(&self.socket, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK) {
+        while let Ok(connection) =
+            accept_with(&self.endpoint.socket, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK)
+        {
             let mut buffer = vec![0; LARGEST_PACKET];
             let Ok((length, _)) = recv(&connection, &mut buffer[..], RecvFlags::empty()) else { continue };
             let message =
@@ -58,7 +52,7 @@ impl Exceptions {
 
 #[cfg(test)]
 mod tests {
-    use rustix::net::{SendFlags, connect, send};
+    use rustix::net::{AddressFamily, SendFlags, SocketAddrUnix, SocketType, connect, send, socket_with};
 
     use super::*;
 

@@ -11,16 +11,12 @@ use std::thread::JoinHandle;
 
 use kiln_api::ModuleError;
 use kiln_api::device::OpenDevice;
+use kiln_api::endpoint::Endpoint;
 use kiln_api::loops::{LoopRequest, Loops};
 use kiln_api::wire::{Message, Socket};
 use rustix::event::{PollFd, PollFlags, poll};
-use rustix::net::{
-    AddressFamily, SocketAddrUnix, SocketFlags, SocketType, accept_with, bind, listen, socket_with,
-};
+use rustix::net::{SocketFlags, accept_with};
 use serde_json::{Value, json};
-
-/// How many may knock at once; one is usual.
-const BACKLOG: i32 = 16;
 
 /// The endpoint of one stage. Dropping it closes the devices as well as it can.
 pub(super) struct LoopServer {
@@ -31,11 +27,9 @@ pub(super) struct LoopServer {
 impl LoopServer {
     /// Listens at a path and serves until it is closed.
     pub(super) fn start(path: &Path, loops: &'static dyn Loops) -> io::Result<Self> {
-        let socket = socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
-        bind(&socket, &SocketAddrUnix::new(path)?)?;
-        listen(&socket, BACKLOG)?;
+        let endpoint = Endpoint::listen(path, SocketFlags::empty())?;
         let (stopped, stop) = io::pipe()?;
-        let serving = std::thread::spawn(move || serve(&socket, &stopped.into(), loops));
+        let serving = std::thread::spawn(move || serve(&endpoint.socket, &stopped.into(), loops));
         Ok(Self { stop: Some(stop), serving: Some(serving) })
     }
 
@@ -138,7 +132,7 @@ mod tests {
     use std::sync::Mutex;
 
     use kiln_api::device::DeviceReply;
-    use rustix::net::connect;
+    use rustix::net::{AddressFamily, SocketAddrUnix, SocketType, connect, socket_with};
     use serde_json::Map;
 
     use super::*;

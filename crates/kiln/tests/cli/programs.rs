@@ -313,3 +313,19 @@ fn root_programs_end_with_a_killed_build() {
     world.assert_nothing_left();
     world.assert_sound();
 }
+
+/// The addresses of sockets are short: those of the build root and of the store are not where the cache is.
+#[test]
+fn root_a_cache_may_have_a_long_path() {
+    let world = World::new();
+    add_host_side(&library(&world));
+    world.write("m.json", uses_all("said", &json!({})).to_string());
+    let cache = world.path("long".repeat(50)).join("cache");
+    fs::create_dir_all(&cache).expect("made");
+    let arguments =
+        ["build", "m.json", "--libdir", "library", "--prefer-native=runners", "--prefer-native=stages"];
+    let mut command =
+        world.kiln(&[&arguments[..], &["--export", "last", "--progress", "none", "--cache"]].concat());
+    finish(command.arg(&cache).spawn().expect("started")).succeeded();
+    world.assert_nothing_left();
+}
