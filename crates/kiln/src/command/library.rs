@@ -2,6 +2,7 @@
 
 mod package;
 
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
@@ -59,6 +60,23 @@ impl Preferred {
 }
 
 impl LibraryArguments {
+    /// The directory that is named.
+    pub(crate) fn directory(&self) -> Option<&Path> {
+        self.libdir.as_deref()
+    }
+
+    /// The same arguments for another run of this program, in whichever directory that is.
+    pub(crate) fn words(&self) -> CliResult<Vec<OsString>> {
+        let mut words = Vec::new();
+        if let Some(directory) = &self.libdir {
+            words.extend(["--libdir".into(), absolute(directory)?.into_os_string()]);
+        }
+        for preferred in self.prefer_native.iter().filter_map(ValueEnum::to_possible_value) {
+            words.push(format!("--prefer-native={}", preferred.get_name()).into());
+        }
+        Ok(words)
+    }
+
     /// The modules that there are.
     pub(crate) fn index(&self) -> CliResult<Index> {
         let Some(directory) = &self.libdir else {
@@ -70,8 +88,7 @@ impl LibraryArguments {
             return Err(CliError::new(Kind::Usage, format!("there is no library directory `{named}`"))
                 .hint("`--libdir` names a directory with `stages`, `sources` and the like in it"));
         }
-        let directory = std::path::absolute(directory)
-            .map_err(|error| CliError::new(Kind::Environment, format!("cannot find `{named}`: {error}")))?;
+        let directory = absolute(directory)?;
         let kinds: Option<Vec<_>> = self.prefer_native.iter().map(|preferred| preferred.kind()).collect();
         let preference = kinds.map_or(Preference::Native, Preference::Library);
         Ok(Index::new(MODULES, Some(library(directory)), preference).with_loops(LOOPS))
@@ -83,6 +100,12 @@ fn library(directory: PathBuf) -> Library {
     let library = Library::new(directory);
     let package = library.lacks_package().then(package::find).flatten();
     library.with_package(package)
+}
+
+fn absolute(directory: &Path) -> CliResult<PathBuf> {
+    let named = directory.display();
+    std::path::absolute(directory)
+        .map_err(|error| CliError::new(Kind::Environment, format!("cannot find `{named}`: {error}")))
 }
 
 /// The runner that would be chosen for the host; what the host asks for if none fits.

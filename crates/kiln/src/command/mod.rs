@@ -16,6 +16,7 @@ mod plan;
 mod resolve;
 mod schema;
 mod session;
+mod shadow;
 mod shell;
 mod size;
 mod tree;
@@ -67,6 +68,8 @@ enum Command {
     Resolve(resolve::Arguments),
     /// Print the JSON Schema of manifests, for editors
     Schema(schema::Arguments),
+    /// Build a manifest with the reference, too, and say what differs
+    Shadow(shadow::Arguments),
     /// Open a shell in the build root of a stage, or in a finished tree
     Shell(shell::Arguments),
     /// Compare trees, or print the digest of one
@@ -93,6 +96,7 @@ pub(crate) fn main(arguments: Vec<OsString>) -> ExitCode {
         Command::Modules(arguments) => modules::run(&arguments),
         Command::Resolve(arguments) => resolve::run(&arguments),
         Command::Schema(arguments) => schema::run(&arguments),
+        Command::Shadow(arguments) => shadow::run(&arguments),
         Command::Shell(arguments) => shell::run(&arguments),
         Command::Tree(arguments) => tree::run(&arguments),
         Command::Validate(arguments) => validate::run(&arguments),

@@ -176,6 +176,7 @@ fn help() {
       modules      List the modules there are, or document one of them
       resolve      Turn a definition into a manifest with every package pinned
       schema       Print the JSON Schema of manifests, for editors
+      shadow       Build a manifest with the reference, too, and say what differs
       shell        Open a shell in the build root of a stage, or in a finished tree
       tree         Compare trees, or print the digest of one
       validate     Say everything that is wrong with a manifest or a definition

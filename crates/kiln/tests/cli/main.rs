@@ -24,6 +24,7 @@ mod osbuild;
 mod programs;
 mod reference_tests;
 mod schema;
+mod shadow;
 mod shell;
 mod surroundings;
 mod tree;
