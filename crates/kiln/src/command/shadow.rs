@@ -9,6 +9,7 @@ mod side;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::atomic::AtomicBool;
 
 use clap::Args;
 use serde_json::json;
@@ -17,7 +18,7 @@ use self::compare::Compared;
 use self::side::Side;
 use super::library::LibraryArguments;
 use super::session;
-use crate::error::{CliError, CliResult, Kind};
+use crate::error::{CliError, CliResult, Kind, chain};
 use crate::present::{print, say};
 use crate::{settings, signals};
 
@@ -67,24 +68,23 @@ pub(crate) fn run(arguments: &Arguments) -> CliResult<ExitCode> {
     if !manifest.is_file() {
         return Err(CliError::new(Kind::Usage, format!("cannot read `{}`", arguments.manifest.display())));
     }
-    // Results are large: not in memory, where temporary directories may be.
-    let temporary;
     let work = match &arguments.keep {
         Some(directory) => {
             std::fs::create_dir_all(directory).map_err(failed("make the directory to keep"))?;
-            std::path::absolute(directory).map_err(failed("find the directory to keep"))?
+            Work {
+                path: std::path::absolute(directory).map_err(failed("find the directory to keep"))?,
+                kept: true,
+            }
         }
+        // Results are large: not in memory, where temporary directories may be.
         None => {
-            temporary = tempfile::Builder::new()
-                .prefix("kiln-shadow-")
-                .tempdir_in("/var/tmp")
-                .map_err(failed("make a directory in /var/tmp"))?;
-            temporary.path().to_owned()
+            let made = tempfile::Builder::new().prefix("kiln-shadow-").tempdir_in("/var/tmp");
+            Work { path: made.map_err(failed("make a directory in /var/tmp"))?.keep(), kept: false }
         }
     };
     let program = settings::program().map_err(failed("find this program"))?;
-    let kiln = Side::kiln(&program, arguments.library.words()?, &work);
-    let there = Side::reference(&reference, &library, &work);
+    let kiln = Side::kiln(&program, arguments.library.words()?, &work.path);
+    let there = Side::reference(&reference, &library, &work.path);
     let mut sides = Vec::new();
     for side in [&kiln, &there] {
         say(format_args!("building with {} …", side.name));
@@ -107,4 +107,21 @@ pub(crate) fn run(arguments: &Arguments) -> CliResult<ExitCode> {
         print(&compared);
     }
     Ok(if compared.differences.is_empty() { ExitCode::SUCCESS } else { Kind::Build.code() })
+}
+
+/// Where both programs work.
+struct Work {
+    path: PathBuf,
+    kept: bool,
+}
+
+impl Drop for Work {
+    fn drop(&mut self) {
+        // Trees may have immutable directories, which the usual removal of temporary directories leaves.
+        if !self.kept
+            && let Err(error) = kiln_store::tree::remove(&self.path, &AtomicBool::new(false))
+        {
+            say(format_args!("cannot remove {}: {}", self.path.display(), chain(&error)));
+        }
+    }
 }

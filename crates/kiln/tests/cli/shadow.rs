@@ -78,6 +78,23 @@ fn root_programs_that_do_the_same_are_equal() {
     world.assert_nothing_left();
 }
 
+/// Ostree's deployments have such directories.
+#[test]
+fn root_immutable_directories_do_not_stay() {
+    let world = World::new();
+    let place = world.path("place");
+    let then = format!(
+        "subprocess.check_call(['chattr', '+i', cache + '/objects'])\nopen('{}', 'w').write(cache)",
+        place.display()
+    );
+    let reference = reference(&world, &then);
+    let (code, told) = shadow(&world, &reference, &two_pipelines(), &[]);
+    assert_eq!((code, &told["equal"]), (0, &json!(true)), "{told:#}");
+    let cache = PathBuf::from(fs::read_to_string(&place).expect("written"));
+    let work = cache.ancestors().nth(2).expect("a directory");
+    assert!(work.starts_with("/var/tmp") && !work.exists(), "{}", work.display());
+}
+
 #[test]
 fn root_whatever_differs_is_told() {
     let two = two_pipelines();
