@@ -19,12 +19,14 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use serde_json::Value;
 
-use super::External;
 use super::message::{Answer, call};
 use super::store::StoreServer;
+use super::{External, Log};
 
 /// How long a service may take to undo what it did: flushing a large file system takes minutes.
-const GRACE: Duration = Duration::from_secs(300);
+const GRACE: Duration = if cfg!(test) { Duration::from_secs(1) } else { Duration::from_secs(300) };
+/// After how long it is first said that a service is waited for; then after twice as long, and so on.
+const PATIENCE: Duration = if cfg!(test) { Duration::from_millis(200) } else { Duration::from_secs(30) };
 /// How often is looked whether the user interrupts, or whether a service has ended.
 const LOOK: Duration = Duration::from_millis(50);
 /// How many of the last lines an error shows.
@@ -40,7 +42,29 @@ pub(super) struct Service {
     /// Open for as long as the service is to run.
     socket: Option<Socket>,
     output: Output,
+    log: Log,
     stopped: bool,
+}
+
+/// How long something has been waited for, and when that is said again.
+struct Waiting {
+    since: Instant,
+    next: Duration,
+}
+
+impl Waiting {
+    fn start() -> Self {
+        Self { since: Instant::now(), next: PATIENCE }
+    }
+
+    /// Says what is waited for, if it is time to.
+    fn say(&mut self, log: &Log, name: &str, what: &str) {
+        let time = self.since.elapsed();
+        if time >= self.next {
+            self.next = time * 2;
+            log.line(name, &format!("{what} for {} s", time.as_secs()));
+        }
+    }
 }
 
 /// What a service has said last, and the thread that reads it.
@@ -73,7 +97,7 @@ impl Service {
         // With it goes this process's copy of the child's end.
         drop(command);
         let output = Output::read(BufReader::new(output), name.clone(), external);
-        Ok(Self { name, child, socket: Some(ours), output, stopped: false })
+        Ok(Self { name, child, socket: Some(ours), output, log: external.log.clone(), stopped: false })
     }
 
     /// Calls a method and waits for its reply; meanwhile the store is served.
@@ -88,7 +112,9 @@ impl Service {
         if let Err(error) = socket.send(&call(method, arguments), &[]) {
             return Err(self.gone(method, &crate::chain(&error)));
         }
+        let mut waiting = Waiting::start();
         loop {
+            waiting.say(&self.log, &self.name, &format!("has not answered `{method}`"));
             let Some(socket) = &self.socket else { return Err(self.error("is stopped")) };
             let mut descriptors = vec![socket.as_fd()];
             descriptors.extend(store.iter().flat_map(|store| store.descriptors()));
@@ -140,7 +166,9 @@ impl Service {
     fn ended_within(&mut self, time: Duration) -> Option<ExitStatus> {
         let deadline = Instant::now() + time;
         let mut pause = Duration::from_millis(1);
+        let mut waiting = Waiting::start();
         loop {
+            waiting.say(&self.log, &self.name, "has been told to end, and has not");
             if let Ok(Some(status)) = self.child.try_wait() {
                 return Some(status);
             }
@@ -347,6 +375,12 @@ pub(super) mod tests {
                 "",
             ),
             (
+                "receive()\ntext = os.memfd_create('')\nos.ftruncate(text, 1 << 40)\n\
+                 socket.send_fds(peer, [b'<args-via-fd>'], [text])\nreceive()\n",
+                "did not answer `map`: the message is too large: 1099511627776 bytes",
+                "",
+            ),
+            (
                 "receive()\npeer.send(b'<args-via-fd>')\nreceive()\n",
                 "did not answer `map`: the message has no desc",
                 "",
@@ -365,6 +399,23 @@ pub(super) mod tests {
             stopped,
             format!("{named} could not undo what it did (exit status: 1); it said last:\nbusy")
         );
+    }
+
+    #[test]
+    fn a_service_that_does_not_end_is_killed_with_what_it_started() {
+        let body = "import subprocess, time\nchild = subprocess.Popen(['sleep', '600'])\nreceive()\n\
+                    time.sleep(0.5)\nsend('reply', reply=child.pid)\ntime.sleep(600)\n";
+        let (reply, stopped, said) = called(body);
+        let expected = "the service `input/a (org.example.service)` was killed: it did not end within 1 s after it was told to";
+        assert_eq!(stopped, Err(expected.to_owned()));
+        let child = reply.expect("a process");
+        // It may be a zombie still, if nobody has waited for it.
+        let state = fs::read_to_string(format!("/proc/{child}/stat")).unwrap_or_default();
+        assert!(state.is_empty() || state.contains(") Z "), "{state}");
+        let waited = |line: &&String| line.ends_with("for 0 s") || line.ends_with("for 1 s");
+        let waits: Vec<_> = said.iter().filter(waited).collect();
+        assert!(waits.iter().any(|line| line.contains("has not answered `map`")), "{said:?}");
+        assert!(waits.iter().any(|line| line.contains("has been told to end, and has not")), "{said:?}");
     }
 
     #[test]
