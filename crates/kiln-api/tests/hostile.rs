@@ -141,6 +141,12 @@ fn send(socket: &Socket, bytes: &[u8], descriptors: &[BorrowedFd<'_>]) {
     sendmsg(socket.as_fd(), &[IoSlice::new(bytes)], &mut control, SendFlags::NOSIGNAL).expect("sent");
 }
 
+/// As many cases as `PROPTEST_CASES` asks for, and not fewer than so many.
+fn at_least(cases: u32) -> ProptestConfig {
+    let config = ProptestConfig::default();
+    ProptestConfig { cases: config.cases.max(cases), ..config }
+}
+
 fn open_descriptors() -> usize {
     fs::read_dir("/proc/self/fd").expect("descriptors").count()
 }
@@ -156,7 +162,7 @@ fn most_memory() -> u64 {
 fn whatever_is_sent_is_a_message_or_an_error() {
     let directory = tempfile::tempdir().expect("a directory");
     fs::write(directory.path().join("named"), "1").expect("written");
-    let mut runner = TestRunner::new(ProptestConfig { cases: 3000, ..ProptestConfig::default() });
+    let mut runner = TestRunner::new(at_least(3000));
     let (ours, theirs) = Socket::pair().expect("a pair");
     let kinds = prop::collection::vec(prop::sample::select(Descriptor::ALL), 0..4);
     let strategy = (packet(), json(), kinds);
@@ -227,7 +233,7 @@ fn request() -> impl Strategy<Value = Value> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 2000, ..ProptestConfig::default() })]
+    #![proptest_config(at_least(2000))]
     #[test]
     fn a_request_for_a_loop_device_is_what_was_said_or_refused(request in request()) {
         let Ok(understood) = serde_json::from_value::<LoopRequest>(request.clone()) else { return Ok(()) };

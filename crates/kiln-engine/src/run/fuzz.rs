@@ -78,7 +78,8 @@ fn every_request_for_a_loop_device_is_answered() {
         .prop_map(|(fd, dir_fd, offset)| json!({"fd": fd, "dir_fd": dir_fd, "offset": offset}));
     let request = prop_oneof![3 => json(LOOP), 1 => sensible];
     let strategy = (request, any::<Option<(prop::sample::Index, u8)>>(), 0..4_usize);
-    let mut runner = TestRunner::new(ProptestConfig::with_cases(1500));
+    let cases = ProptestConfig::default().cases;
+    let mut runner = TestRunner::new(ProptestConfig { cases: cases.max(1500), ..ProptestConfig::default() });
     let devices = std::cell::Cell::new(0);
     let result = runner.run(&strategy, |(request, change, count)| {
         let text = changed(&request, change);
