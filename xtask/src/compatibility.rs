@@ -1,8 +1,9 @@
 //! `cargo xtask compatibility`: the reference's own tests with Kiln as the `osbuild` they start, and the table of them.
 //!
 //! All tests run with the reference first. Those that start `osbuild` and pass run with Kiln then, once with the modules
-//! of the reference and once with its own. The table goes to standard output and into `docs/compatibility.md`, between
-//! its marks. A test that Kiln does not pass is an error.
+//! of the reference and once with its own. Tests of single stages run with Kiln's own stages; tests that build with Fedora's
+//! packages run once more without them. The tables go to standard output and into `docs/compatibility.md`, between its
+//! marks. A test that Kiln does not pass is an error.
 //!
 //! The reference is a whole osbuild checkout: `--reference DIRECTORY` or `KILN_REFERENCE`.
 
@@ -15,7 +16,7 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 use kiln_testkit::host;
-use kiln_testkit::reference_tests::{NEEDS, Outcome, ReferenceTests, Started, Verdict};
+use kiln_testkit::reference_tests::{NEEDS, Outcome, ReferenceTests, Started, Verdict, wanted_difference};
 
 use crate::cargo;
 use crate::error::Error;
@@ -24,7 +25,11 @@ use crate::page::write_between_marks;
 /// Where the reference has tests.
 const TESTS: [&str; 7] =
     ["test/run", "test/mod", "stages/test", "sources/test", "inputs/test", "devices/test", "mounts/test"];
-/// What comes before and after the table.
+/// Where it has tests of single stages.
+const STAGES: &str = "stages/test";
+/// Which of them build with packages.
+const WITH_PACKAGES: [&str; 2] = ["test/run/test_assemblers.py", "test/run/test_stages.py"];
+/// What comes before and after the tables.
 const MARKS: (&str, &str) = ("<!-- tests: begin -->", "<!-- tests: end -->");
 
 /// The arguments of the verb.
@@ -33,7 +38,7 @@ pub(crate) struct Arguments {
     /// A whole checkout of osbuild, by default `KILN_REFERENCE`
     #[arg(long, value_name = "DIRECTORY")]
     reference: Option<PathBuf>,
-    /// Tests to run: directories or files of the checkout, by default all there are
+    /// Tests to run: directories or files of the checkout, by default all there are; the page is not written then
     #[arg(value_name = "TESTS")]
     tests: Vec<String>,
     /// The kiln to run, by default the one that is built here
@@ -44,8 +49,9 @@ pub(crate) struct Arguments {
     print_only: bool,
 }
 
-/// What became of the tests with each program.
-struct Results {
+/// What became of tests with each program.
+#[derive(Default)]
+struct Runs {
     reference: BTreeMap<String, Verdict>,
     /// Kiln with the reference's modules.
     library: BTreeMap<String, Verdict>,
@@ -53,7 +59,21 @@ struct Results {
     native: BTreeMap<String, Verdict>,
 }
 
-impl Results {
+impl Runs {
+    /// Runs tests with the reference, and with Kiln what passes then.
+    fn of(tests: &ReferenceTests, program: &Path, selection: &[&str]) -> Result<Self, Error> {
+        println!("running {} with the reference", selection.join(", "));
+        let reference = tests.run(Started::Reference, selection)?;
+        let mut runs = Self { reference, ..Self::default() };
+        let expected: Vec<&str> = runs.expected().collect();
+        println!("running {} tests with Kiln", expected.len());
+        let library = tests.run(Started::Other(program, &[]), &expected)?;
+        let native = tests.run(Started::Other(program, &["--prefer-native"]), &expected)?;
+        drop(expected);
+        (runs.library, runs.native) = (library, native);
+        Ok(runs)
+    }
+
     /// The tests that start `osbuild` and pass with the reference.
     fn expected(&self) -> impl Iterator<Item = &str> {
         let expected = |verdict: &Verdict| verdict.outcome == Outcome::Passed && verdict.starts > 0;
@@ -66,6 +86,28 @@ impl Results {
             verdicts.get(name).is_some_and(|verdict| verdict.outcome == Outcome::Passed)
         };
         self.expected().filter(|name| !passes(&self.library, name) || !passes(&self.native, name)).collect()
+    }
+}
+
+/// What became of all tests.
+#[derive(Default)]
+struct Results {
+    /// As they are.
+    tests: Runs,
+    /// Without Fedora's packages in their manifests.
+    without_packages: Runs,
+    /// Tests of single stages, with Kiln's own.
+    stages: BTreeMap<String, Verdict>,
+}
+
+impl Results {
+    /// The tests that Kiln does not pass and should.
+    fn missed(&self) -> Vec<&str> {
+        let failed = |(name, verdict): &(&String, &Verdict)| {
+            verdict.outcome == Outcome::Failed && wanted_difference(name).is_none()
+        };
+        let of_stages = self.stages.iter().filter(failed).map(|(name, _)| name.as_str());
+        [self.tests.missed(), self.without_packages.missed()].into_iter().flatten().chain(of_stages).collect()
     }
 }
 
@@ -84,23 +126,19 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Error> {
     let program = directory.path().join("osbuild");
     symlink(&kiln, &program).map_err(Error::file("make the link", &program))?;
     let tests = ReferenceTests::of(&checkout)?;
-    let selection: Vec<&str> = match arguments.tests.as_slice() {
-        [] => TESTS.to_vec(),
-        some => some.iter().map(String::as_str).collect(),
-    };
-    println!("running the reference's tests");
-    let reference = tests.run(Started::Reference, &selection)?;
-    let mut results = Results { reference, library: BTreeMap::new(), native: BTreeMap::new() };
-    let expected: Vec<&str> = results.expected().collect();
-    println!("running {} of them with Kiln", expected.len());
-    let library = tests.run(Started::Other(&program, &[]), &expected)?;
-    println!("running {} of them with Kiln's own modules", expected.len());
-    let native = tests.run(Started::Other(&program, &["--prefer-native"]), &expected)?;
-    drop(expected);
-    (results.library, results.native) = (library, native);
+    let mut results = Results::default();
+    if arguments.tests.is_empty() {
+        results.tests = Runs::of(&tests, &program, &TESTS)?;
+        println!("running {STAGES} with Kiln's stages");
+        results.stages = tests.run(Started::Stages(&kiln), &[STAGES])?;
+        results.without_packages = Runs::of(&tests.without_packages()?, &program, &WITH_PACKAGES)?;
+    } else {
+        let selection: Vec<&str> = arguments.tests.iter().map(String::as_str).collect();
+        results.tests = Runs::of(&tests, &program, &selection)?;
+    }
     let text = table::markdown(&results, &version(&checkout));
     println!("\n{text}");
-    if !arguments.print_only {
+    if arguments.tests.is_empty() && !arguments.print_only {
         write_between_marks(&cargo::root().join("docs/compatibility.md"), MARKS, &text)?;
     }
     match results.missed().as_slice() {

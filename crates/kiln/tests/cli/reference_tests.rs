@@ -1,15 +1,16 @@
 //! The reference's own tests, with this program as the `osbuild` they start, where `KILN_REFERENCE` names a whole
 //! checkout: what passes with the reference passes with Kiln.
 //!
-//! Here are the files whose tests need no network; `cargo xtask compatibility` runs all there are.
+//! Here are the files whose tests need no network; `cargo xtask compatibility` runs all there are. Tests of single stages
+//! get the native stages.
 
 use std::path::Path;
 
 use kiln_testkit::host;
-use kiln_testkit::reference_tests::{NEEDS, Outcome, ReferenceTests, Started};
+use kiln_testkit::reference_tests::{NEEDS, Outcome, ReferenceTests, Started, wanted_difference};
 
 use crate::osbuild::say_skipped;
-use crate::world::World;
+use crate::world::{KILN, World};
 
 /// Files of tests that start `osbuild` and need no network.
 const FILES: [&str; 5] = [
@@ -20,25 +21,26 @@ const FILES: [&str; 5] = [
     "test/run/test_sources.py",
 ];
 
-#[test]
-fn root_what_passes_with_the_reference_passes_with_kiln() {
-    let Some(checkout) = host::reference("the reference's own tests are not run; this program") else {
-        return;
-    };
+/// The tests, if there are any and this machine can run them.
+fn tests() -> Option<ReferenceTests> {
+    let checkout = host::reference("what the reference's own tests start")?;
     if !checkout.join("test/run").is_dir() {
         say_skipped("KILN_REFERENCE names no whole checkout: the reference's own tests are not there");
-        return;
+        return None;
     }
     if !Path::new("/etc/containers").is_dir() {
         say_skipped("the reference needs `/etc/containers`, which this machine has not");
-        return;
+        return None;
     }
-    if !host::provided("running the reference's tests", NEEDS) {
-        return;
-    }
+    let provided = host::provided("running the reference's tests", NEEDS);
+    provided.then(|| ReferenceTests::of(&checkout).expect("a copy"))
+}
+
+#[test]
+fn root_what_passes_with_the_reference_passes_with_kiln() {
+    let Some(tests) = tests() else { return };
     let world = World::new();
     let program = world.osbuild_program();
-    let tests = ReferenceTests::of(&checkout).expect("a copy");
     let expected = tests.run(Started::Reference, &FILES).expect("run with the reference");
     let passing: Vec<&str> = expected
         .iter()
@@ -62,4 +64,20 @@ fn root_what_passes_with_the_reference_passes_with_kiln() {
         }
     }
     world.assert_nothing_left();
+}
+
+#[test]
+fn root_native_stages_pass_the_references_tests_of_stages() {
+    let Some(tests) = tests() else { return };
+    let found = tests.run(Started::Stages(Path::new(KILN)), &["stages/test"]).expect("run");
+    let passed = found.values().filter(|verdict| verdict.outcome == Outcome::Passed).count();
+    assert!(passed >= 90, "only {passed} of {}", found.len());
+    for (name, verdict) in &found {
+        let wanted = wanted_difference(name);
+        match verdict.outcome {
+            Outcome::Passed => assert_eq!(wanted, None, "{name} passes"),
+            Outcome::Failed => assert!(wanted.is_some(), "{name}: {}\n{}", verdict.reason, verdict.output),
+            Outcome::Skipped => {}
+        }
+    }
 }
