@@ -73,6 +73,19 @@ receive()
 ",
         ),
         (
+            "devices/org.example.loop",
+            json!({"type": "object"}),
+            "disk = a['tree'] + '/disk'
+with open(disk, 'ab') as file:
+    file.truncate(1 << 20)
+device = subprocess.run(['losetup', '--show', '-f', disk], check=True, stdout=subprocess.PIPE).stdout.decode().strip()
+os.mknod(a['dev'] + '/example', 0o666 | 0o60000, os.stat(device).st_rdev)
+send('reply', reply={'path': 'example', 'node': {'major': 7, 'minor': os.minor(os.stat(device).st_rdev)}})
+receive()
+subprocess.run(['losetup', '-d', device], check=True)
+",
+        ),
+        (
             "mounts/org.example.memory",
             json!({"required": ["name", "type", "target"], "properties": {
                 "name": {}, "type": {}, "source": {}, "target": {}, "options": {"type": "object"},
@@ -99,7 +112,7 @@ if a['options'].get('fail'):
         fs::write(library.join(format!("{name}.meta.json")), meta.to_string()).expect("written");
     }
     let stage = "#!/bin/sh\ncp /run/osbuild/inputs/words/word /run/osbuild/tree/word\n\
-                 test -c /dev/example && touch /run/osbuild/mounts/here/made && cat /run/osbuild/api/arguments\n";
+                 test -e /dev/example && touch /run/osbuild/mounts/here/made && cat /run/osbuild/api/arguments\n";
     let path = library.join("stages/org.example.use");
     fs::write(&path, stage).expect("written");
     fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).expect("executable");
@@ -328,4 +341,49 @@ fn root_a_cache_may_have_a_long_path() {
         world.kiln(&[&arguments[..], &["--export", "last", "--progress", "none", "--cache"]].concat());
     finish(command.arg(&cache).spawn().expect("started")).succeeded();
     world.assert_nothing_left();
+}
+
+/// A stage after the other, each with an input, a loop device and a mount of programs: none leaves anything, neither
+/// outside nor in Kiln itself, which would soon have no descriptors any more. Then the same killed at moments spread over
+/// it. `KILN_TEST_STAGES` says how many stages there are.
+#[test]
+fn root_many_stages_with_programs_leave_nothing() {
+    const KILLS: u32 = 4;
+    let stages = std::env::var("KILN_TEST_STAGES").map_or(16, |number| number.parse().expect("a number"));
+    let world = World::new();
+    add_host_side(&library(&world));
+    let build = |number: u32| {
+        let mut manifest = uses_all("said", &json!({}));
+        let stage = |stage: u32| {
+            let mut one = manifest["pipelines"][1]["stages"][0].clone();
+            one["options"] = json!({"number": [number, stage]});
+            one["devices"]["null"]["type"] = json!("org.example.loop");
+            one
+        };
+        manifest["pipelines"][1]["stages"] = (0..stages).map(stage).collect();
+        let arguments = ["--libdir", "library", "--prefer-native=runners", "--prefer-native=stages"];
+        let arguments = [&arguments[..], &["--export", "last", "--progress", "none"]].concat();
+        let kiln = world.build_command(&manifest, &arguments);
+        let mut limited = world.program("prlimit", &["--nofile=96", "--"]);
+        limited.arg(kiln.get_program()).args(kiln.get_args());
+        limited
+    };
+    let start = Instant::now();
+    finish(build(0).spawn().expect("started")).succeeded();
+    let whole = start.elapsed();
+    world.assert_nothing_left();
+    for kill in 1..=KILLS {
+        let mut run = build(kill).spawn().expect("started");
+        let moment = Instant::now() + whole * kill / (KILLS + 1);
+        while let Some(left) = moment.checked_duration_since(Instant::now()) {
+            std::thread::park_timeout(left);
+        }
+        run.kill().expect("killed, or at its end");
+        finish(run);
+        world.assert_nothing_left();
+    }
+    // What the killed ones have left in the cache is reclaimed by the next one.
+    finish(build(0).spawn().expect("started")).succeeded();
+    world.assert_nothing_left();
+    world.assert_sound();
 }
