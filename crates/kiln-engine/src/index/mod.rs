@@ -190,7 +190,15 @@ impl Index {
     fn find(&self, kind: Kind, name: &str) -> Result<Description, Unusable> {
         let native = || Description::native(&self.native, kind, name).ok_or(Unusable::Unknown);
         let external = || match &self.library {
-            Some(library) => library.describe(kind, name),
+            Some(library) => {
+                let description = library.describe(kind, name)?;
+                // What is only described cannot be run: better said now than when its turn comes.
+                if library.program(kind, name).is_none() {
+                    let reason = "the library describes it, but has no program of its name";
+                    return Err(Unusable::Broken(reason.to_owned()));
+                }
+                Ok(description)
+            }
             None => Err(Unusable::Unknown),
         };
         let unknown = |error: &Unusable| *error == Unusable::Unknown;

@@ -105,6 +105,22 @@ fn the_example_modules_describe_themselves() {
     "#);
 }
 
+/// As after a checkout, when nothing has been compiled.
+#[test]
+fn a_described_module_without_a_program_is_told_before_anything_is_built() {
+    let world = World::new();
+    let modules = modules(&world);
+    fs::remove_file(modules.join("stages/org.example.inventory")).expect("removed");
+    assert_shown!(world, build(&world, &example(&modules)), @r#"
+    exit code 2
+    --- stderr
+    error: the stage `org.example.inventory` cannot be used: the library describes it, but has no program of its name
+      --> manifest.json:30:19 (.pipelines[0].stages[1].type)
+                "type": "org.example.inventory"
+                        ^^^^^^^^^^^^^^^^^^^^^^^
+    "#);
+}
+
 #[test]
 fn root_the_example_modules_build_the_same_with_both_programs() {
     if !host::provided("the example modules", NEEDS) {
