@@ -96,7 +96,11 @@ impl Drop for Terminal {
 /// and standard error of the program go to `output`; a caller that reads the other end of a pipe closes its own
 /// copy of this one to see the end. That the setup failed is reported by [`Running::wait`].
 pub fn start(plan: &BuildRoot, helper: &Path, output: BorrowedFd<'_>) -> Result<Running, SandboxError> {
-    let null = OpenOptions::new().read(true).write(true).open("/dev/null").map_err(SandboxError::host("open", Path::new("/dev/null")))?;
+    let null = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .open("/dev/null")
+        .map_err(SandboxError::host("open", Path::new("/dev/null")))?;
     start_with(plan, helper, Streams { input: null.as_fd(), output, error: output })
 }
 
