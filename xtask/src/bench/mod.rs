@@ -13,6 +13,7 @@ mod inspect;
 mod load;
 mod measure;
 mod memory;
+mod modules;
 mod sample;
 mod scratch;
 mod side;
@@ -68,6 +69,8 @@ enum Case {
     Load,
     /// The command line's `--inspect` on a real manifest, and all faults of a large one
     Inspect,
+    /// Stages of the reference, with its runner and with Kiln's, and what a stage costs beside both
+    Modules,
     /// Loads, stores, and pruning in an open cache
     Cache,
     /// Copying and removing trees, against cp and rm
@@ -116,6 +119,9 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Error> {
     }
     if wanted(Case::Inspect) {
         rows.extend(inspect::measure(&context)?);
+    }
+    if wanted(Case::Modules) {
+        rows.extend(modules::measure(&context)?);
     }
     if wanted(Case::Cache) {
         rows.extend(cache::measure(&context)?);

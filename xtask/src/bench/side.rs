@@ -64,16 +64,18 @@ impl Programs {
     /// The reference on a manifest, or nothing.
     pub(super) fn reference(&self, manifest: &Path, cache: &Path) -> Option<Command> {
         let directory = self.reference.as_ref()?;
+        let mut command = self.reference_itself();
+        command.arg("--libdir").arg(directory).arg("--cache").arg(cache).arg(manifest);
+        Some(command)
+    }
+
+    /// The reference without arguments; it has to be there.
+    pub(super) fn reference_itself(&self) -> Command {
         let mut command = Command::new("python3");
         command
             .args(["-m", "osbuild"])
-            .arg("--libdir")
-            .arg(directory)
-            .arg("--cache")
-            .arg(cache)
-            .arg(manifest)
-            .env("PYTHONPATH", directory);
-        Some(command)
+            .envs(self.reference.iter().map(|directory| ("PYTHONPATH", directory)));
+        command
     }
 }
 
