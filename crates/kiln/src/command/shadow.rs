@@ -40,6 +40,9 @@ pub(crate) struct Arguments {
     export: Vec<String>,
     #[command(flatten)]
     library: LibraryArguments,
+    /// Compare all stages; otherwise those after the first that differs are not compared, being made from that
+    #[arg(long)]
+    every_stage: bool,
     /// Directory for both caches and outputs, which stays; by default a temporary one, which does not
     #[arg(long, value_name = "DIRECTORY")]
     keep: Option<PathBuf>,
@@ -96,7 +99,13 @@ pub(crate) fn run(arguments: &Arguments) -> CliResult<ExitCode> {
         sides.push(ended);
     }
     let [ours, theirs] = sides.as_slice() else { return Ok(Kind::Build.code()) };
-    let compared = Compared::new((&kiln, ours), (&there, theirs), &arguments.export, &interrupted)?;
+    let compared = Compared::new(
+        (&kiln, ours),
+        (&there, theirs),
+        &arguments.export,
+        arguments.every_stage,
+        &interrupted,
+    )?;
     if arguments.json {
         let differences: Vec<_> = compared.differences.iter().map(compare::Found::to_json).collect();
         print(format_args!(

@@ -47,6 +47,7 @@ impl Compared {
         (kiln, ours): (&Side, &Ended),
         (there, theirs): (&Side, &Ended),
         exports: &[String],
+        every_stage: bool,
         interrupted: &AtomicBool,
     ) -> CliResult<Self> {
         let mut all = Self { differences: Vec::new(), stages: 0, trees: 0, records: 0 };
@@ -63,7 +64,7 @@ impl Compared {
                 all.trees_at(&format!("stage {name} ({id})"), &left, &right, interrupted)?;
             }
             // What comes after it is made from what differs.
-            if all.differences.len() > before {
+            if all.differences.len() > before && !every_stage {
                 break;
             }
         }
