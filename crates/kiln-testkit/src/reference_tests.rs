@@ -143,6 +143,23 @@ impl ReferenceTests {
         self.directory.path().join("checkout")
     }
 
+    /// Some tests leave loop devices behind: those of their own files go with them.
+    fn detach_loop_devices(&self) -> Result<(), ReferenceTestsError> {
+        let blocks = Path::new("/sys/block");
+        for device in fs::read_dir(blocks).map_err(file(blocks))?.filter_map(Result::ok) {
+            let is_ours = || Path::new(&backing_file(&device.path())).starts_with(self.directory.path());
+            if is_ours() {
+                let node = Path::new("/dev").join(device.file_name());
+                let detached = Run::new("losetup").arg("--detach").arg(node).output();
+                // It may have gone by itself meanwhile.
+                if is_ours() {
+                    detached?;
+                }
+            }
+        }
+        Ok(())
+    }
+
     /// Runs tests: directories, files, or single ones; what became of each, by its name.
     pub fn run(
         &self,
@@ -171,12 +188,19 @@ impl ReferenceTests {
             }
             Started::Stages(program) => run.env("KILN", program),
         };
-        run.output()?;
+        let result = run.output();
+        self.detach_loop_devices()?;
+        result?;
         let text = fs::read_to_string(&report).map_err(file(&report))?;
         text.lines()
             .map(|line| parse(line).ok_or_else(|| ReferenceTestsError::Report(line.to_owned())))
             .collect()
     }
+}
+
+/// The text of a file of the kernel that may go at any time.
+fn backing_file(device: &Path) -> String {
+    fs::read_to_string(device.join("loop/backing_file")).unwrap_or_default()
 }
 
 fn file(path: &Path) -> impl FnOnce(io::Error) -> ReferenceTestsError {

@@ -27,7 +27,23 @@ pub(super) fn markdown(results: &Results, version: &str) -> String {
     for ((file, reason), tests) in not_passing(tests) {
         let _ = writeln!(text, "| `{file}` | {}: {} | {reason} |", tests.len(), tests.join(", "));
     }
-    let without = &results.without_packages;
+    if !results.without_packages.reference.is_empty() {
+        text += &without_packages(&results.without_packages);
+    }
+    if !results.stages.is_empty() {
+        text += &single_stages(results);
+    }
+    text += "\n### The other tests\n\nThese never start `osbuild`, but use its code within the tests' own process, and say nothing of \
+             Kiln:\n\n| directory | tests | pass with osbuild |\n|---|--:|--:|\n";
+    for (directory, (all, passed)) in without_start(tests) {
+        let _ = writeln!(text, "| `{directory}` | {all} | {passed} |");
+    }
+    text
+}
+
+/// The tests that build with packages, without these.
+fn without_packages(without: &Runs) -> String {
+    let mut text = String::new();
     let _ = write!(
         text,
         "\n### Without Fedora's packages\n\nMost tests of stages and assemblers need these packages for a build root only, or for \
@@ -39,17 +55,18 @@ pub(super) fn markdown(results: &Results, version: &str) -> String {
         without.reference.len() - without.expected().count(),
     );
     text += &table(without);
+    text
+}
+
+/// The tests of single stages.
+fn single_stages(results: &Results) -> String {
+    let mut text = String::new();
     text += "\n### Single stages\n\nTests that call a stage's main function, or hold options against its schema, run with Kiln's own \
              stages ([native.py](../crates/kiln-testkit/src/reference_tests/native.py)). A test that replaces functions of Python which \
              the stage's source uses is left out when it does.\n\n\
              | file | pass | left out | differ, and why |\n|---|--:|--:|---|\n";
     for (file, [passed, skipped, differ]) in stages(results) {
         let _ = writeln!(text, "| `{file}` | {} | {} | {} |", passed.len(), skipped.len(), differ.join("; "));
-    }
-    text += "\n### The other tests\n\nThese never start `osbuild`, but use its code within the tests' own process, and say nothing of \
-             Kiln:\n\n| directory | tests | pass with osbuild |\n|---|--:|--:|\n";
-    for (directory, (all, passed)) in without_start(tests) {
-        let _ = writeln!(text, "| `{directory}` | {all} | {passed} |");
     }
     text
 }
