@@ -1,6 +1,6 @@
 //! What a stage sees of its surroundings in Kiln and in the reference: each difference is listed here with its reason.
 //!
-//! The same stage of the same library tells all it sees (`tests/probe/probe.rs`), once in a build root that is the host's
+//! The same stage of the same library tells all it sees (`kiln-sys/tests/probe/probe.rs`), once in a build root that is the host's
 //! own `/usr`, with an input, a device and a mount, and once in one that a pipeline has built. What is not in
 //! [`WANTED`] must be the same, and what is must differ.
 
@@ -196,7 +196,7 @@ fn manifest() -> Value {
 }
 
 fn add_probe(library: &Path) {
-    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/probe/probe.rs");
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("../kiln-sys/tests/probe/probe.rs");
     let stage = library.join("stages/org.example.probe");
     compile(&source, &stage);
     fs::copy(&stage, library.join("runners/org.osbuild.probe")).expect("copied");

@@ -1,13 +1,14 @@
 //! A stage that tells all it can see of its surroundings, one fact per line: `SECTION NAME<TAB>VALUE`.
 //!
-//! The test makes one static executable of it, so that it can be executed in any build root. Called as a runner it
+//! A test of the command line (`surroundings.rs`) makes one static executable of it, so that it can be executed in any build
+//! root. It is here because it makes system calls of its own. Called as a runner it
 //! becomes the stage. Line breaks and tabs in values are escaped. Nothing is judged here: what differs from run to run is
 //! taken out by the test.
 
 #![no_main]
 
 use std::collections::BTreeMap;
-use std::ffi::{CString, c_char, c_int, c_uint, c_ulong};
+use std::ffi::{c_char, c_int};
 use std::fs;
 use std::io::{self, Read as _};
 use std::net::UdpSocket;
@@ -16,29 +17,87 @@ use std::os::unix::process::CommandExt as _;
 use std::path::Path;
 use std::process::Command;
 
-unsafe extern "C" {
-    fn prctl(option: c_int, ...) -> c_int;
-    fn mknod(path: *const c_char, mode: c_uint, device: c_ulong) -> c_int;
-    fn unshare(flags: c_int) -> c_int;
-    fn chroot(path: *const c_char) -> c_int;
-    fn mount(
-        source: *const c_char,
-        target: *const c_char,
-        kind: *const c_char,
-        flags: c_ulong,
-        data: *const c_char,
-    ) -> c_int;
-    fn umount2(target: *const c_char, flags: c_int) -> c_int;
-    fn socket(domain: c_int, kind: c_int, protocol: c_int) -> c_int;
-    fn setxattr(
-        path: *const c_char,
-        name: *const c_char,
-        value: *const c_char,
-        size: usize,
-        flags: c_int,
-    ) -> c_int;
-    fn sched_getscheduler(pid: c_int) -> c_int;
-    fn klogctl(kind: c_int, buffer: *mut c_char, length: c_int) -> c_int;
+/// What the standard library does not call. This is a program of its own, made by the compiler alone: it can use no
+/// crate.
+mod calls {
+    use std::ffi::{CStr, CString, c_char, c_int, c_uint, c_ulong};
+    use std::ptr;
+
+    // SAFETY: these are the C library's declarations.
+    unsafe extern "C" {
+        pub(super) safe fn sched_getscheduler(pid: c_int) -> c_int;
+        pub(super) safe fn socket(domain: c_int, kind: c_int, protocol: c_int) -> c_int;
+        pub(super) safe fn unshare(flags: c_int) -> c_int;
+        fn chroot(path: *const c_char) -> c_int;
+        fn klogctl(kind: c_int, buffer: *mut c_char, length: c_int) -> c_int;
+        fn mknod(path: *const c_char, mode: c_uint, device: c_ulong) -> c_int;
+        fn mount(
+            source: *const c_char,
+            target: *const c_char,
+            kind: *const c_char,
+            flags: c_ulong,
+            data: *const c_char,
+        ) -> c_int;
+        fn prctl(option: c_int, ...) -> c_int;
+        fn setxattr(
+            path: *const c_char,
+            name: *const c_char,
+            value: *const c_char,
+            size: usize,
+            flags: c_int,
+        ) -> c_int;
+        fn umount2(target: *const c_char, flags: c_int) -> c_int;
+    }
+
+    const ZERO: c_ulong = 0;
+
+    fn text(text: &str) -> CString {
+        CString::new(text).expect("no NUL")
+    }
+
+    pub(super) fn change_root(path: &CStr) -> c_int {
+        // SAFETY: the path ends with a NUL and outlives the call.
+        unsafe { chroot(path.as_ptr()) }
+    }
+
+    pub(super) fn size_of_log() -> c_int {
+        // SAFETY: asked for the size (10) the kernel reads no buffer.
+        unsafe { klogctl(10, ptr::null_mut(), 0) }
+    }
+
+    pub(super) fn make_null_node(path: &str) -> c_int {
+        // SAFETY: the path ends with a NUL and outlives the call.
+        unsafe { mknod(text(path).as_ptr(), 0o020_666, 0x103) }
+    }
+
+    pub(super) fn mount_at(source: &CStr, target: &str, kind: &CStr, flags: c_ulong) -> c_int {
+        // SAFETY: all texts end with a NUL and outlive the call; no data is allowed to be null.
+        unsafe { mount(source.as_ptr(), text(target).as_ptr(), kind.as_ptr(), flags, ptr::null()) }
+    }
+
+    pub(super) fn unmount(target: &str) -> c_int {
+        // SAFETY: the path ends with a NUL and outlives the call.
+        unsafe { umount2(text(target).as_ptr(), 2) }
+    }
+
+    /// An attribute of the process that is what `prctl` returns.
+    pub(super) fn attribute(option: c_int) -> c_int {
+        // SAFETY: the options that are asked for take no pointer.
+        unsafe { prctl(option, ZERO, ZERO, ZERO, ZERO) }
+    }
+
+    /// An attribute of the process that `prctl` writes.
+    pub(super) fn written_attribute(option: c_int) -> c_int {
+        let mut value: c_int = -1;
+        // SAFETY: the options that are asked for write one integer, which outlives the call.
+        unsafe { prctl(option, &raw mut value, ZERO, ZERO, ZERO) };
+        value
+    }
+
+    pub(super) fn set_extended_attribute(path: &str, name: &str, value: &str) -> c_int {
+        // SAFETY: the texts end with a NUL, the value has that length, and all outlive the call.
+        unsafe { setxattr(text(path).as_ptr(), text(name).as_ptr(), value.as_ptr().cast(), value.len(), 0) }
+    }
 }
 
 /// The tree that the stage changes.
@@ -150,6 +209,7 @@ impl Facts {
 }
 
 /// Not Rust's own beginning: that would ignore `SIGPIPE` before it can be seen.
+// SAFETY: no other function of the program has this name.
 #[unsafe(no_mangle)]
 extern "C" fn main(_count: c_int, _arguments: *const *const c_char) -> c_int {
     i32::from(!run())
@@ -230,19 +290,15 @@ fn process(facts: &mut Facts) {
     {
         facts.add("process", name, fields.get(index).unwrap_or(&""));
     }
-    facts.add("process", "scheduler", unsafe { sched_getscheduler(0) }.to_string());
+    facts.add("process", "scheduler", calls::sched_getscheduler(0).to_string());
     // From linux/prctl.h.
-    let get =
-        |option: c_int| unsafe { prctl(option, 0 as c_ulong, 0 as c_ulong, 0 as c_ulong, 0 as c_ulong) };
     for (name, option) in
         [("dumpable", 3), ("keeps capabilities", 7), ("securebits", 27), ("no new privileges", 39)]
     {
-        facts.add("process", name, get(option).to_string());
+        facts.add("process", name, calls::attribute(option).to_string());
     }
     for (name, option) in [("signal at the parent's death", 2), ("is a subreaper", 37)] {
-        let mut value: c_int = -1;
-        unsafe { prctl(option, &raw mut value, 0 as c_ulong, 0 as c_ulong, 0 as c_ulong) };
-        facts.add("process", name, value.to_string());
+        facts.add("process", name, calls::written_attribute(option).to_string());
     }
 }
 
@@ -306,7 +362,7 @@ fn network(facts: &mut Facts) {
     facts.add("network", "outside", told(to("0.0.0.0:0", "192.0.2.1:9")));
     let kinds = [("unix", 1, 1), ("stream", 2, 1), ("raw", 2, 3), ("netlink", 16, 3), ("packet", 17, 3)];
     for (name, domain, kind) in kinds {
-        facts.add("network", format!("socket {name}"), result(unsafe { socket(domain, kind, 0) }));
+        facts.add("network", format!("socket {name}"), result(calls::socket(domain, kind, 0)));
     }
 }
 
@@ -370,7 +426,7 @@ fn abilities(facts: &mut Facts) {
     }
     for directory in ["/dev", "/tmp", "/var", TREE] {
         let path = format!("{directory}/.node");
-        let made = result(unsafe { mknod(text(&path).as_ptr(), 0o020_666, 0x103) });
+        let made = result(calls::make_null_node(&path));
         let opened = fs::File::open(&path).map_or_else(errno, |_| "ok".to_owned());
         facts.add("device node", directory, format!("make: {made}, open: {opened}"));
         let _ = fs::remove_file(&path);
@@ -383,40 +439,33 @@ fn abilities(facts: &mut Facts) {
         ("security.a", "b"),
         ("security.selinux", "system_u:object_r:a_t:s0\0"),
     ] {
-        let set = unsafe {
-            setxattr(text(&file).as_ptr(), text(name).as_ptr(), value.as_ptr().cast(), value.len(), 0)
-        };
-        facts.add("extended attribute", name, result(set));
+        facts.add("extended attribute", name, result(calls::set_extended_attribute(&file, name, value)));
     }
     let _ = fs::remove_file(&file);
     let place = "/tmp/.place";
     let _ = fs::create_dir(place);
-    let mounted =
-        unsafe { mount(c"none".as_ptr(), text(place).as_ptr(), c"tmpfs".as_ptr(), 0, std::ptr::null()) };
+    let mounted = calls::mount_at(c"none", place, c"tmpfs", 0);
     facts.add("may", "mount tmpfs", result(mounted));
-    unsafe { umount2(text(place).as_ptr(), 2) };
-    let mounted =
-        unsafe { mount(c"/usr".as_ptr(), text(place).as_ptr(), c"".as_ptr(), 4096, std::ptr::null()) };
+    calls::unmount(place);
+    // MS_BIND, and then MS_REMOUNT.
+    let mounted = calls::mount_at(c"/usr", place, c"", 4096);
     facts.add("may", "bind `/usr`", result(mounted));
     facts.add(
         "make file in",
         "`/usr` bound elsewhere",
         fs::File::create_new(format!("{place}/.probe")).map_or_else(errno, |_| "ok".to_owned()),
     );
-    let again =
-        unsafe { mount(c"none".as_ptr(), text(place).as_ptr(), c"".as_ptr(), 4096 | 32, std::ptr::null()) };
+    let again = calls::mount_at(c"none", place, c"", 4096 | 32);
     facts.add("may", "make `/usr` writable where it is bound", result(again));
-    unsafe { umount2(text(place).as_ptr(), 2) };
-    facts.add("may", "unmount `/usr`", result(unsafe { umount2(c"/usr".as_ptr(), 2) }));
-    // Its size.
-    let log = unsafe { klogctl(10, std::ptr::null_mut(), 0) };
-    facts.add("may", "read the kernel's log", result(log));
+    calls::unmount(place);
+    facts.add("may", "unmount `/usr`", result(calls::unmount("/usr")));
+    facts.add("may", "read the kernel's log", result(calls::size_of_log()));
     for (name, flag) in
         [("user", 0x1000_0000), ("network", 0x4000_0000), ("mount", 0x0002_0000), ("uts", 0x0400_0000)]
     {
-        facts.add("may", format!("have a {name} namespace of its own"), result(unsafe { unshare(flag) }));
+        facts.add("may", format!("have a {name} namespace of its own"), result(calls::unshare(flag)));
     }
-    facts.add("may", "change its root", result(unsafe { chroot(c"/".as_ptr()) }));
+    facts.add("may", "change its root", result(calls::change_root(c"/")));
 }
 
 fn result(returned: c_int) -> String {
@@ -425,10 +474,6 @@ fn result(returned: c_int) -> String {
 
 fn errno(error: io::Error) -> String {
     error.to_string()
-}
-
-fn text(text: &str) -> CString {
-    CString::new(text).expect("no NUL")
 }
 
 fn is_number(name: &str) -> bool {
