@@ -34,8 +34,9 @@ fn shadow(name: &str) {
     let manifest = world.path().join("manifest.json");
     fs::write(&manifest, case.manifest(&served.url(), &served.names)).expect("written");
     let mut command = in_own_mounts(served.storage.as_deref());
-    command.arg(KILN).arg("shadow").arg(&manifest).args(["--json", "--every-stage", "--libdir"]).arg(&checkout);
-    command.arg("--reference").arg(&checkout).args(case.exports().iter().flat_map(|name| ["--export", name]));
+    command.arg(KILN).arg("shadow").arg(&manifest).args(["--json", "--every-stage"]);
+    command.arg("--libdir").arg(&checkout).arg("--reference").arg(&checkout);
+    command.args(case.exports().iter().flat_map(|name| ["--export", name]));
     // The modules of the reference are written for the system's Python, whatever else is on the search path.
     command.env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin").env("PYTHONDONTWRITEBYTECODE", "1");
     let output = command.output().expect("run");
