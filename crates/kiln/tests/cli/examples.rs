@@ -161,6 +161,13 @@ fn root_the_example_modules_build_the_same_with_both_programs() {
         kiln_store::tree::compare(&world.path("out/tree"), &world.path("their-out/tree"), &never)
             .expect("compared");
     assert_eq!(differences, []);
+
+    let reference = checkout.to_str().expect("text");
+    let arguments =
+        ["--reference", reference, "--libdir", "modules", "modules/manifest.json", "--export", "tree"];
+    let shadow = world.run(&[&["shadow"], &arguments[..]].concat()).succeeded();
+    assert!(shadow.stdout.starts_with("equal: "), "{}", shadow.shown());
+    world.assert_nothing_left();
 }
 
 #[test]

@@ -11,7 +11,7 @@ use serde_json::json;
 use crate::manifests::{
     add_inline, checksum, copy_files, disk, download, good, manifest, mkdir, pipeline, scripted,
 };
-use crate::world::{World, assert_shown, finish, names, wait_for};
+use crate::world::{World, assert_shown, finish, kill_after, names, wait_for};
 
 fn signal(child: &Child, signal: Signal) {
     kill_process(Pid::from_child(child), signal).expect("it runs");
@@ -197,13 +197,8 @@ fn root_killed_at_any_moment_of_a_build_with_loop_devices_and_mounts() {
     let whole = start.elapsed();
     for kill in 0..KILLS {
         let manifest = disk(&format!("number-{kill}"), "32M");
-        let mut run = world.build_command(&manifest, &["--export", "image"]).spawn().expect("started");
-        let moment = Instant::now() + whole * kill / KILLS;
-        while let Some(left) = moment.checked_duration_since(Instant::now()) {
-            std::thread::park_timeout(left);
-        }
-        run.kill().expect("killed, or at its end");
-        finish(run);
+        let run = world.build_command(&manifest, &["--export", "image"]).spawn().expect("started");
+        kill_after(run, whole * kill / KILLS);
         world.assert_nothing_left();
         let next = world.build(&manifest, &["--export", "image", "--progress", "none"]);
         assert_eq!(next.code(), Some(0), "after kill {kill} at {:?}: {}", whole * kill / KILLS, next.shown());

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use crate::library::library;
 use crate::manifests::{checksum, manifest, mkdir, pipeline};
-use crate::world::{World, assert_shown, finish};
+use crate::world::{World, assert_shown, finish, kill_after};
 
 /// What every program on the host of these tests begins with: the protocol, without the reference's library.
 const SERVICE: &str = "#!/usr/bin/python3
@@ -79,10 +79,14 @@ receive()
 with open(disk, 'ab') as file:
     file.truncate(1 << 20)
 device = subprocess.run(['losetup', '--show', '-f', disk], check=True, stdout=subprocess.PIPE).stdout.decode().strip()
-os.mknod(a['dev'] + '/example', 0o666 | 0o60000, os.stat(device).st_rdev)
-send('reply', reply={'path': 'example', 'node': {'major': 7, 'minor': os.minor(os.stat(device).st_rdev)}})
-receive()
-subprocess.run(['losetup', '-d', device], check=True)
+number = os.stat(device).st_rdev
+# Also if there is nobody any more to be answered.
+try:
+    os.mknod(a['dev'] + '/example', 0o666 | 0o60000, number)
+    send('reply', reply={'path': 'example', 'node': {'major': 7, 'minor': os.minor(number)}})
+    receive()
+finally:
+    subprocess.run(['losetup', '-d', device], check=True)
 ",
         ),
         (
@@ -313,13 +317,8 @@ fn root_programs_end_with_a_killed_build() {
     finish(build(0).spawn().expect("started")).succeeded();
     let whole = start.elapsed();
     for kill in 1..=KILLS {
-        let mut run = build(kill).spawn().expect("started");
-        let moment = Instant::now() + whole * kill / KILLS;
-        while let Some(left) = moment.checked_duration_since(Instant::now()) {
-            std::thread::park_timeout(left);
-        }
-        run.kill().expect("killed, or at its end");
-        finish(run);
+        let run = build(kill).spawn().expect("started");
+        kill_after(run, whole * kill / KILLS);
         world.assert_nothing_left();
     }
     finish(build(KILLS).spawn().expect("started")).succeeded();
@@ -373,13 +372,8 @@ fn root_many_stages_with_programs_leave_nothing() {
     let whole = start.elapsed();
     world.assert_nothing_left();
     for kill in 1..=KILLS {
-        let mut run = build(kill).spawn().expect("started");
-        let moment = Instant::now() + whole * kill / (KILLS + 1);
-        while let Some(left) = moment.checked_duration_since(Instant::now()) {
-            std::thread::park_timeout(left);
-        }
-        run.kill().expect("killed, or at its end");
-        finish(run);
+        let run = build(kill).spawn().expect("started");
+        kill_after(run, whole * kill / (KILLS + 1));
         world.assert_nothing_left();
     }
     // What the killed ones have left in the cache is reclaimed by the next one.

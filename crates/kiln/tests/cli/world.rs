@@ -238,6 +238,17 @@ impl Finished {
     }
 }
 
+/// Kills a program some time after it was started, and waits for its end.
+#[track_caller]
+pub(crate) fn kill_after(mut child: Child, time: Duration) {
+    let moment = Instant::now() + time;
+    while let Some(left) = moment.checked_duration_since(Instant::now()) {
+        std::thread::park_timeout(left);
+    }
+    child.kill().expect("killed, or at its end");
+    finish(child);
+}
+
 /// Waits for the end of a program, reading what it says.
 pub(crate) fn finish(mut child: Child) -> Finished {
     let (mut out, mut err) = (child.stdout.take().expect("piped"), child.stderr.take().expect("piped"));
