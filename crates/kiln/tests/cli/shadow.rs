@@ -10,7 +10,8 @@ use crate::manifests::{manifest, mkdir, pipeline};
 use crate::world::{KILN, World, assert_shown};
 
 /// A package `osbuild` that runs Kiln, and then does something to what came of it: `cache`, `output` and `records` are
-/// where its results are.
+/// where its results are, and `said` is what it printed. What starts with `inspected` is done after `--inspect` only,
+/// anything else after a build only.
 fn reference(world: &World, then: &str) -> PathBuf {
     let package = world.path("checkout/osbuild");
     fs::create_dir_all(&package).expect("made");
@@ -19,13 +20,17 @@ fn reference(world: &World, then: &str) -> PathBuf {
         "import glob, json, os, subprocess, sys
 words = sys.argv[1:]
 del words[words.index('--libdir'):words.index('--libdir') + 2]
-code = subprocess.call(['osbuild', *words], executable='{KILN}', close_fds=False)
-if '--inspect' not in words:
-    cache, output = (words[words.index(name) + 1] for name in ('--cache', '--output-directory'))
-    (records,) = glob.glob(cache + '/../records')
+run = subprocess.run(['osbuild', *words], executable='{KILN}', close_fds=False, stdout=subprocess.PIPE, text=True)
+code, said, inspected = run.returncode, run.stdout, '--inspect' in words
+if inspected == {inspected}:
+    if not inspected:
+        cache, output = (words[words.index(name) + 1] for name in ('--cache', '--output-directory'))
+        (records,) = glob.glob(cache + '/../records')
 {then}
+sys.stdout.write(said)
 sys.exit(code)
 ",
+        inspected = if then.starts_with("inspected") { "True" } else { "False" },
         then = then.lines().map(|line| format!("    {line}\n")).collect::<String>(),
     );
     fs::write(package.join("__main__.py"), program).expect("written");
@@ -100,6 +105,18 @@ fn root_whatever_differs_is_told() {
     let two = two_pipelines();
     let cases: &[(&str, &[&str])] = &[
         ("code = 3", &["exit code "]),
+        (
+            "inspected\nsaid = said.replace('org.osbuild.hostname', 'org.osbuild.other')",
+            &["ids .pipelines[0].stages[1].type"],
+        ),
+        (
+            "told = json.loads(said)\ntold['metadata'] = {'system': {'x': 1}}\nsaid = json.dumps(told)",
+            &["result .metadata.system"],
+        ),
+        (
+            "for name in glob.glob(cache + '/objects/*/data/meta'):\n    open(name + '/more', 'w').write('{}')",
+            &["tree stage org.osbuild.mkdir ([ID]): meta/more (entry)"],
+        ),
         // The first stage that differs; those after it are made from it.
         (
             "for name in glob.glob(cache + '/objects/*/data/tree/srv'):\n    os.chmod(name, 0o700)",
