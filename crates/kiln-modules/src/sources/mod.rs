@@ -5,6 +5,7 @@ use kiln_api::source::Source;
 mod content;
 mod curl;
 mod inline;
+mod secrets;
 
 /// The content type of plain files.
 const FILES: &str = "org.osbuild.files";

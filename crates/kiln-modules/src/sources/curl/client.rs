@@ -1,8 +1,7 @@
 //! HTTP clients: one per TLS profile and proxy, each with its pool of open connections.
 
 use std::collections::{BTreeMap, HashMap};
-use std::path::PathBuf;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use base64::Engine;
@@ -13,9 +12,9 @@ use ureq::unversioned::transport::{ConnectProxyConnector, Connector, RustlsConne
 use ureq::{Agent, Proxy, ProxyProtocol};
 
 use super::proxy::Proxies;
-use super::rhsm::Subscriptions;
 use super::tcp::{Forward, Lookup, Stop, Tcp};
-use super::tls::{self, Identity, Profile};
+use super::tls::{self, Profile};
+use crate::sources::secrets::{Identity, Secrets};
 
 /// What the server is told about who asks.
 const USER_AGENT: &str = concat!("kiln/", env!("CARGO_PKG_VERSION"), " (osbuild; Linux)");
@@ -30,7 +29,7 @@ pub(super) struct Clients<'a> {
     stall: Duration,
     connect: Duration,
     agents: Mutex<HashMap<(Profile, Route), Agent>>,
-    subscriptions: Mutex<Option<Result<Arc<Subscriptions>, String>>>,
+    secrets: Secrets<'a>,
 }
 
 /// How a server is reached.
@@ -59,19 +58,13 @@ impl<'a> Clients<'a> {
             stall,
             connect,
             agents: Mutex::default(),
-            subscriptions: Mutex::default(),
+            secrets: Secrets::new(environment, "CURL"),
         }
     }
 
     /// Finds the secrets that an item names.
     pub(super) fn identity(&self, provider: &str, url: &str) -> Result<Identity, String> {
-        tls::identity(provider, url, self.environment, || {
-            // Read once for all items, and only if an item needs them.
-            let mut subscriptions = self.subscriptions.lock().unwrap_or_else(PoisonError::into_inner);
-            subscriptions
-                .get_or_insert_with(|| Subscriptions::of_system(&PathBuf::from("/")).map(Arc::new))
-                .clone()
-        })
+        self.secrets.identity(provider, url)
     }
 
     /// The client for a URL.

@@ -1,7 +1,6 @@
 //! `org.osbuild.curl`: downloads files from URLs.
 //!
-//! - [`item`]: what the manifest says; [`url`]: quoting and joining; [`proxy`], [`tls`], [`rhsm`]: what the environment
-//!   and the system say.
+//! - [`item`]: what the manifest says; [`url`]: quoting and joining; [`proxy`], [`tls`]: what the environment says.
 //! - [`client`]: HTTP clients and their connections, over the sockets of [`tcp`].
 //! - [`transfer`]: one try; [`failure`]: whether another one makes sense; [`schedule`]: which item is next.
 //!
@@ -30,7 +29,6 @@ mod client;
 mod failure;
 pub(super) mod item;
 mod proxy;
-mod rhsm;
 mod schedule;
 mod tcp;
 #[cfg(test)]

@@ -9,7 +9,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use super::tls::Identity;
+use super::Identity;
 
 const VARIABLES: [&str; 4] = ["$releasever", "$basearch", "$arch", "$uuid"];
 
