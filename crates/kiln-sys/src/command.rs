@@ -2,12 +2,17 @@
 //!
 //! The child's standard output is captured, inherited or discarded as asked; the end of its standard error
 //! is kept for the error message and, unless captured, also passed on. The child has no standard input
-//! unless some is given, and dies with the thread that started it.
+//! unless some is given, and dies with the thread that started it. A child that may take long can be
+//! [watched](Run::watched), and is killed when nobody wants its result any more.
 
 use std::ffi::{OsStr, OsString};
 use std::io::{self, Read, Write};
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::Duration;
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
 /// How much of a failed child's standard error an error carries, in bytes: enough for the last screen of text.
 const TAIL: usize = 4096;
@@ -106,6 +111,43 @@ impl Run {
         child.wait().map_err(failed)
     }
 
+    /// Runs the child like [`output`](Self::output) and asks, every so often and before it is started, whether to go
+    /// on. If not, the child is killed, and there is no output: `None`.
+    ///
+    /// What the child has started itself is not killed; programs that care end when their parent does.
+    pub fn watched(
+        mut self,
+        every: Duration,
+        go_on: &mut dyn FnMut() -> bool,
+    ) -> Result<Option<Vec<u8>>, CommandError> {
+        if !go_on() {
+            return Ok(None);
+        }
+        let program = self.program();
+        let failed = |error: io::Error| start_error(&program, &error);
+        self.command.stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = self.spawn().map_err(failed)?;
+        let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
+        let errors = std::thread::spawn(move || keep_tail(stderr, false));
+        let output = std::thread::spawn(move || {
+            let mut text = Vec::new();
+            stdout.map_or(Ok(0), |mut stdout| stdout.read_to_end(&mut text)).map(|_| text)
+        });
+        let wanted = wait_while(&child, every, go_on);
+        if !matches!(wanted, Ok(true)) {
+            // Best effort: it may have ended by itself. The threads end with the last process that has the pipes.
+            let _ = child.kill();
+            let _ = child.wait();
+            return wanted.map(|_| None).map_err(failed);
+        }
+        let status = child.wait().map_err(failed)?;
+        let stderr = errors.join().unwrap_or_default();
+        if !status.success() {
+            return Err(CommandError { program, status: describe(status), stderr });
+        }
+        output.join().unwrap_or_else(|_| Ok(Vec::new())).map(Some).map_err(failed)
+    }
+
     fn program(&self) -> String {
         self.command.get_program().to_string_lossy().into_owned()
     }
@@ -143,6 +185,20 @@ impl Run {
             return Ok(text);
         }
         Err(CommandError { program, status: describe(status), stderr })
+    }
+}
+
+/// Waits for a child's end, `true`, or until it is no longer wanted.
+fn wait_while(child: &Child, every: Duration, go_on: &mut dyn FnMut() -> bool) -> io::Result<bool> {
+    let end = pidfd_open(Pid::from_child(child), PidfdFlags::empty())?;
+    let every = Timespec::try_from(every).map_err(io::Error::other)?;
+    loop {
+        match poll(&mut [PollFd::new(&end, PollFlags::IN)], Some(&every)) {
+            Ok(0) | Err(rustix::io::Errno::INTR) if !go_on() => return Ok(false),
+            Ok(0) | Err(rustix::io::Errno::INTR) => {}
+            Ok(_) => return Ok(true),
+            Err(errno) => return Err(errno.into()),
+        }
     }
 }
 
@@ -214,6 +270,33 @@ mod tests {
             error.to_string(),
             "`kiln-no-such-program` failed with an error: the program was not found"
         );
+    }
+
+    #[test]
+    fn a_watched_child_ends_by_itself_or_is_killed() {
+        let every = Duration::from_millis(1);
+        let run = |script: &str| Run::new("sh").args(["-c", script]);
+        let output = run("echo 1; exec 2>&1; echo 2 >&2").watched(every, &mut || true).expect("succeeds");
+        assert_eq!(output.as_deref(), Some(&b"1\n2\n"[..]));
+        let error = run("echo no >&2; exit 4").watched(every, &mut || true).expect_err("fails");
+        assert_eq!(error.to_string(), "`sh` failed with exit status 4: no");
+
+        let directory = tempfile::tempdir().expect("a directory");
+        let started = directory.path().join("started");
+        let script = format!("echo $$ >'{0}.new'; mv '{0}.new' '{0}'; exec sleep 1000", started.display());
+        // Somebody else still has the pipes: that is not waited for.
+        let script = format!("sleep 3 & {script}");
+        let begin = std::time::Instant::now();
+        let killed = run(&script).watched(every, &mut || !started.exists()).expect("killed");
+        assert_eq!(killed, None);
+        assert!(begin.elapsed() < Duration::from_secs(3), "what the child had started was waited for");
+        let pid = std::fs::read_to_string(&started).expect("it was started");
+        assert!(!Path::new("/proc").join(pid.trim()).exists(), "it runs on");
+
+        let marker = directory.path().join("marker");
+        let nothing = run(&format!("touch '{}'", marker.display())).watched(every, &mut || false);
+        assert_eq!(nothing.expect("not started"), None);
+        assert!(!marker.exists(), "it was started though nobody wanted it");
     }
 
     #[test]
