@@ -28,6 +28,9 @@ pub trait Store {
     /// Mounts a finished tree (or the part of it below `subtree`) read-only at `target` for as long as the
     /// stage lives. `false` if there is no such object.
     fn read_tree_at(&self, id: &str, target: &Path, subtree: Option<&str>) -> Result<bool, ModuleError>;
+    /// Shows a directory or a file of the host read-only at `target`, which exists, for as long as the stage lives.
+    fn bind(&self, source: &Path, target: &Path) -> Result<(), ModuleError>;
+
     /// Makes a directory that is removed after the stage.
     fn mkdtemp(&self, prefix: &str) -> Result<PathBuf, ModuleError>;
     /// The cache directory with the content of one type, as `org.osbuild.files`.

@@ -65,6 +65,10 @@ impl Store for Nothing {
         Ok(false)
     }
 
+    fn bind(&self, _: &Path, _: &Path) -> Result<(), ModuleError> {
+        Err(ModuleError::invalid("programs mount for themselves"))
+    }
+
     fn mkdtemp(&self, _: &str) -> Result<PathBuf, ModuleError> {
         Err(ModuleError::invalid("no room"))
     }

@@ -123,6 +123,10 @@ mod tests {
             Ok(id == "known")
         }
 
+        fn bind(&self, _source: &Path, _target: &Path) -> Result<(), ModuleError> {
+            Err(ModuleError::invalid("programs mount for themselves"))
+        }
+
         fn mkdtemp(&self, prefix: &str) -> Result<PathBuf, ModuleError> {
             let path = self.directory.path().join(format!("{prefix}1"));
             std::fs::create_dir(&path).map_err(ModuleError::io("create", &path))?;

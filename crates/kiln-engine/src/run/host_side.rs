@@ -299,6 +299,7 @@ fn inside(path: &Path, root: &Path, shown: &str) -> Result<String, ModuleError> 
 #[derive(Default)]
 struct InputStoreState {
     trees: RefCell<Vec<(TreeMount, Arc<object::Object>)>>,
+    binds: RefCell<Vec<TreeMount>>,
     directories: RefCell<Vec<TemporaryDirectory>>,
     read: RefCell<Vec<Arc<object::Object>>>,
 }
@@ -347,6 +348,11 @@ impl Store for InputStore<'_> {
         let mount = TreeMount::new(&source, target)?;
         self.state.trees.borrow_mut().push((mount, object));
         Ok(true)
+    }
+
+    fn bind(&self, source: &Path, target: &Path) -> Result<(), ModuleError> {
+        self.state.binds.borrow_mut().push(TreeMount::new(source, target)?);
+        Ok(())
     }
 
     fn mkdtemp(&self, prefix: &str) -> Result<PathBuf, ModuleError> {

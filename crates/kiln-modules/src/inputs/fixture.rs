@@ -16,6 +16,7 @@ pub(super) struct Fixture {
     directory: TempDir,
     trees: RefCell<HashSet<(String, Option<String>)>>,
     mounts: RefCell<Vec<Mount>>,
+    binds: RefCell<Vec<(PathBuf, PathBuf)>>,
 }
 
 impl Fixture {
@@ -24,7 +25,7 @@ impl Fixture {
         for name in ["store", "target"] {
             fs::create_dir(directory.path().join(name)).expect("mkdir");
         }
-        Self { directory, trees: RefCell::default(), mounts: RefCell::default() }
+        Self { directory, trees: RefCell::default(), mounts: RefCell::default(), binds: RefCell::default() }
     }
 
     pub(super) fn target(&self) -> PathBuf {
@@ -51,6 +52,11 @@ impl Fixture {
     pub(super) fn mounts(&self) -> Vec<Mount> {
         self.mounts.borrow().clone()
     }
+
+    /// What was bound, and where.
+    pub(super) fn binds(&self) -> Vec<(PathBuf, PathBuf)> {
+        self.binds.borrow().clone()
+    }
 }
 
 impl Store for Fixture {
@@ -66,6 +72,12 @@ impl Store for Fixture {
             self.mounts.borrow_mut().push((id.to_owned(), target.to_owned(), subtree));
         }
         Ok(known)
+    }
+
+    fn bind(&self, source: &Path, target: &Path) -> Result<(), ModuleError> {
+        assert_eq!(source.is_dir(), target.is_dir(), "{} cannot be bound", source.display());
+        self.binds.borrow_mut().push((source.to_owned(), target.to_owned()));
+        Ok(())
     }
 
     fn mkdtemp(&self, _prefix: &str) -> Result<PathBuf, ModuleError> {
