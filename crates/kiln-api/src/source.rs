@@ -1,7 +1,7 @@
 //! Sources: modules that fetch content into the cache, on the host.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 
 use serde_json::{Map, Value};
@@ -80,6 +80,22 @@ pub struct ItemResult {
     pub error: Option<String>,
 }
 
+/// What a source is asked for when content goes from one cache to another.
+pub struct CopyRequest<'a> {
+    /// The items to copy, by checksum.
+    pub items: &'a Map<String, Value>,
+    /// The source's options; for format-1 manifests its whole description.
+    pub options: &'a Value,
+    /// The `sources` directory that has the content.
+    pub from: &'a Path,
+    /// The `sources` directory of the other cache.
+    pub to: &'a Path,
+    /// The environment of the program. Modules do not read the process environment.
+    pub environment: &'a BTreeMap<String, String>,
+    /// Set when the run is interrupted: stop soon and report what is missing.
+    pub interrupted: &'a AtomicBool,
+}
+
 /// A module that fetches content.
 pub trait Source: Sync {
     /// The module's name, as `org.osbuild.curl`.
@@ -92,6 +108,10 @@ pub trait Source: Sync {
     fn cached(&self, cache: &Path, checksum: &str) -> bool {
         cache.join(self.content_type()).join(checksum).exists()
     }
+    /// Where below `sources` an item is or will be: what must not be evicted while it is needed.
+    fn place(&self, checksum: &str) -> PathBuf {
+        Path::new(self.content_type()).join(checksum)
+    }
     /// How many bytes an item is known to have, from its description alone.
     fn expected_size(&self, _description: &Value) -> Option<u64> {
         None
@@ -103,4 +123,8 @@ pub trait Source: Sync {
         request: &DownloadRequest<'_>,
         events: &(dyn Fn(DownloadEvent<'_>) + Sync),
     ) -> Vec<ItemResult>;
+    /// Copies what is in one cache to another one, verified like a download. One result per item, in the order of the
+    /// items; `cached` says that it was there already. Failures do not stop the other items.
+    fn copy(&self, request: &CopyRequest<'_>, events: &(dyn Fn(DownloadEvent<'_>) + Sync))
+    -> Vec<ItemResult>;
 }

@@ -4,8 +4,8 @@ use std::collections::HashMap;
 
 use kiln_api::ModuleError;
 use kiln_api::module::ModuleSchema;
-use kiln_api::source::{DownloadEvent, DownloadRequest, ItemResult, Source};
-use serde_json::{Value, json};
+use kiln_api::source::{CopyRequest, DownloadEvent, DownloadRequest, ItemResult, Source};
+use serde_json::{Map, Value, json};
 
 use super::External;
 use super::service::Service;
@@ -33,7 +33,40 @@ impl Source for ExternalSource<'_> {
         request: &DownloadRequest<'_>,
         events: &(dyn Fn(DownloadEvent<'_>) + Sync),
     ) -> Vec<ItemResult> {
-        let errors = self.fetch(request);
+        let arguments = json!({
+            "items": request.items,
+            "options": request.options,
+            "cache": request.cache,
+            "output": null,
+            "checksums": [],
+        });
+        self.ask("download", &arguments, request.items, events)
+    }
+
+    fn copy(
+        &self,
+        request: &CopyRequest<'_>,
+        events: &(dyn Fn(DownloadEvent<'_>) + Sync),
+    ) -> Vec<ItemResult> {
+        let arguments = json!({
+            "items": request.items,
+            "options": request.options,
+            "cache": request.from,
+            "dst_cache": request.to,
+        });
+        self.ask("copy", &arguments, request.items, events)
+    }
+}
+
+impl ExternalSource<'_> {
+    fn ask(
+        &self,
+        method: &str,
+        arguments: &Value,
+        items: &Map<String, Value>,
+        events: &(dyn Fn(DownloadEvent<'_>) + Sync),
+    ) -> Vec<ItemResult> {
+        let errors = self.call(method, arguments);
         let result = |checksum: &String| {
             let error = match &errors {
                 Ok(errors) => errors.get(checksum).or_else(|| errors.get("")).cloned(),
@@ -46,22 +79,13 @@ impl Source for ExternalSource<'_> {
             });
             ItemResult { checksum: checksum.clone(), cached: false, error }
         };
-        request.items.keys().map(result).collect()
+        items.keys().map(result).collect()
     }
-}
 
-impl ExternalSource<'_> {
-    /// Has everything fetched; what failed by checksum, or by nothing where the program does not say which it was.
-    fn fetch(&self, request: &DownloadRequest<'_>) -> Result<HashMap<String, String>, ModuleError> {
-        let arguments = json!({
-            "items": request.items,
-            "options": request.options,
-            "cache": request.cache,
-            "output": null,
-            "checksums": [],
-        });
+    /// Has everything done; what failed by checksum, or by nothing where the program does not say which it was.
+    fn call(&self, method: &str, arguments: &Value) -> Result<HashMap<String, String>, ModuleError> {
         let mut service = Service::start(&self.0)?;
-        let reply = service.call("download", &arguments, &self.0, None)?;
+        let reply = service.call(method, arguments, &self.0, None)?;
         service.stop()?;
         failures(&reply)
     }

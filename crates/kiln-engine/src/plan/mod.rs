@@ -6,7 +6,7 @@
 mod describe;
 
 use std::collections::{HashMap, HashSet};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use kiln_api::module::Modules;
 use serde::Serialize;
@@ -209,8 +209,8 @@ impl Plan {
     /// The downloads that are in the cache and will be used, as paths below its directory of downloads.
     pub fn present(&self, modules: &Modules) -> impl Iterator<Item = PathBuf> {
         self.fetches.iter().flat_map(move |fetch| {
-            let directory = modules.source(&fetch.source).map_or("", |source| source.content_type());
-            fetch.present.iter().map(move |checksum| Path::new(directory).join(checksum))
+            let source = modules.source(&fetch.source);
+            fetch.present.iter().filter_map(move |checksum| Some(source?.place(checksum)))
         })
     }
 }

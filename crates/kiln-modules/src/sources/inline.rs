@@ -10,12 +10,13 @@ use base64::alphabet::STANDARD;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use kiln_api::ModuleError;
 use kiln_api::module::ModuleSchema;
-use kiln_api::source::{DownloadEvent, DownloadRequest, ItemResult, Source};
+use kiln_api::source::{CopyRequest, DownloadEvent, DownloadRequest, ItemResult, Source};
 use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::Value;
 
 use super::content::{Workspace, is_cached};
+use super::copy::copy_files;
 use super::curl::item::Key;
 use crate::checksum::Checksum;
 
@@ -108,6 +109,14 @@ impl Source for Inline {
                 }
             })
             .collect()
+    }
+
+    fn copy(
+        &self,
+        request: &CopyRequest<'_>,
+        events: &(dyn Fn(DownloadEvent<'_>) + Sync),
+    ) -> Vec<ItemResult> {
+        copy_files(self.content_type(), request, events)
     }
 }
 

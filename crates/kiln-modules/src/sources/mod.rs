@@ -3,12 +3,15 @@
 use kiln_api::source::Source;
 
 mod content;
+mod copy;
 mod curl;
 mod inline;
+mod ostree;
 mod secrets;
+mod tool;
 
 /// The content type of plain files.
 const FILES: &str = "org.osbuild.files";
 
 /// All native sources, sorted by name.
-pub(crate) const SOURCES: &[&dyn Source] = &[&curl::Curl, &inline::Inline];
+pub(crate) const SOURCES: &[&dyn Source] = &[&curl::Curl, &inline::Inline, &ostree::Ostree];

@@ -13,7 +13,7 @@ use std::sync::{Mutex, PoisonError, mpsc};
 use std::time::{Duration, Instant};
 
 use kiln_api::module::ModuleSchema;
-use kiln_api::source::{DownloadEvent, DownloadRequest, ItemResult, Source};
+use kiln_api::source::{CopyRequest, DownloadEvent, DownloadRequest, ItemResult, Source};
 use serde_json::Value;
 
 use self::client::Clients;
@@ -23,6 +23,7 @@ use self::schedule::Schedule;
 use self::tcp::{SLICE, Stop};
 use self::transfer::Transfers;
 use super::content::{Workspace, is_cached};
+use super::copy::copy_files;
 use crate::checksum::Checksum;
 
 mod client;
@@ -76,6 +77,14 @@ impl Source for Curl {
         events: &(dyn Fn(DownloadEvent<'_>) + Sync),
     ) -> Vec<ItemResult> {
         download(request, events, &Patience { stall: STALL, connect: CONNECT, pause: &pause })
+    }
+
+    fn copy(
+        &self,
+        request: &CopyRequest<'_>,
+        events: &(dyn Fn(DownloadEvent<'_>) + Sync),
+    ) -> Vec<ItemResult> {
+        copy_files(self.content_type(), request, events)
     }
 }
 
