@@ -9,6 +9,7 @@ mod inline;
 mod ostree;
 mod secrets;
 mod tool;
+mod web;
 
 /// The content type of plain files.
 const FILES: &str = "org.osbuild.files";

@@ -7,8 +7,8 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::url::{self, Location};
 use crate::checksum::Checksum;
+use crate::sources::web::{Wanted, url};
 
 /// Downloads files from URLs.
 ///
@@ -86,50 +86,19 @@ pub(super) struct Secrets {
     name: String,
 }
 
-/// An item, ready to be fetched.
-#[derive(Clone, Debug)]
-pub(super) struct Item {
-    pub(super) checksum: Checksum,
-    /// The URL as the manifest has it.
-    pub(super) url: String,
-    /// The URL as messages show it.
-    pub(super) shown: String,
-    pub(super) location: Location,
-    pub(super) insecure: bool,
-    pub(super) secrets: Option<String>,
-    pub(super) size: Option<u64>,
-}
-
-impl Item {
-    /// Reads an item of a manifest.
-    pub(super) fn parse(key: &str, description: &Value) -> Result<Self, String> {
-        let checksum = Checksum::parse(key).map_err(|error| error.to_string())?;
-        let full = match File::deserialize(description) {
-            Ok(File::Full(full)) => full,
-            Ok(File::Url(url)) => Full { url, insecure: false, secrets: None, size: None },
-            Err(_) => return Err(format!("`{key}` is neither a URL nor an object with a `url`")),
-        };
-        let shown = url::show(&full.url);
-        let location = url::parse(&full.url).map_err(|reason| format!("invalid URL `{shown}`: {reason}"))?;
-        let secrets = full.secrets.map(|secrets| secrets.name);
-        Ok(Self {
-            checksum,
-            url: full.url,
-            shown,
-            location,
-            insecure: full.insecure,
-            secrets,
-            size: full.size,
-        })
-    }
-
-    /// The server that the item comes from; empty for files.
-    pub(super) fn host(&self) -> &str {
-        match &self.location {
-            Location::Web(uri) => uri.authority().map_or("", |authority| authority.as_str()),
-            Location::File(_) => "",
-        }
-    }
+/// Reads an item of a manifest.
+pub(super) fn parse(key: &str, description: &Value) -> Result<Wanted, String> {
+    let checksum = Checksum::parse(key).map_err(|error| error.to_string())?;
+    let full = match File::deserialize(description) {
+        Ok(File::Full(full)) => full,
+        Ok(File::Url(url)) => Full { url, insecure: false, secrets: None, size: None },
+        Err(_) => return Err(format!("`{key}` is neither a URL nor an object with a `url`")),
+    };
+    let shown = url::show(&full.url);
+    let location = url::parse(&full.url).map_err(|reason| format!("invalid URL `{shown}`: {reason}"))?;
+    let secrets = full.secrets.map(|secrets| secrets.name);
+    let (url, insecure, size) = (full.url, full.insecure, full.size);
+    Ok(Wanted { checksum, url, shown, location, insecure, secrets, size })
 }
 
 /// The size that an item's description states.
@@ -186,7 +155,7 @@ mod tests {
             (KEY, json!(7), "neither"),
         ];
         for (key, description, expected) in cases {
-            let error = Item::parse(key, &description).expect_err(expected);
+            let error = parse(key, &description).expect_err(expected);
             assert!(error.contains(expected), "{error}");
         }
     }

@@ -1,51 +1,19 @@
 //! `org.osbuild.curl`: downloads files from URLs.
 //!
-//! - [`item`]: what the manifest says; [`url`]: quoting and joining; [`proxy`], [`tls`]: what the environment says.
-//! - [`client`]: HTTP clients and their connections, over the sockets of [`tcp`].
-//! - [`transfer`]: one try; [`failure`]: whether another one makes sense; [`schedule`]: which item is next.
-//!
-//! Memory per transfer is a few buffers of 128 KiB, whatever the size of the file.
+//! [`item`] is what the manifest says; everything else is the work of [`web`](super::web).
 
-use std::collections::HashSet;
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, PoisonError, mpsc};
-use std::time::{Duration, Instant};
 
 use kiln_api::module::ModuleSchema;
 use kiln_api::source::{CopyRequest, DownloadEvent, DownloadRequest, ItemResult, Source};
 use serde_json::Value;
 
-use self::client::Clients;
-use self::failure::Failure;
-use self::item::Item;
-use self::schedule::Schedule;
-use self::tcp::{SLICE, Stop};
-use self::transfer::Transfers;
-use super::content::{Workspace, is_cached};
+use super::content::is_cached;
 use super::copy::copy_files;
+use super::web::{self, Patience};
 use crate::checksum::Checksum;
 
-mod client;
-mod failure;
 pub(super) mod item;
-mod proxy;
-mod schedule;
-mod tcp;
-#[cfg(test)]
-mod tests;
-mod tls;
-mod transfer;
-mod url;
-
-/// How many items are fetched at the same time.
-const PARALLEL: usize = 8;
-/// How many of them from one server.
-const PARALLEL_PER_HOST: usize = 6;
-/// How long a server may be silent.
-const STALL: Duration = Duration::from_secs(30);
-/// How long a server may take to be reached.
-const CONNECT: Duration = Duration::from_secs(30);
 
 pub(crate) struct Curl;
 
@@ -76,7 +44,7 @@ impl Source for Curl {
         request: &DownloadRequest<'_>,
         events: &(dyn Fn(DownloadEvent<'_>) + Sync),
     ) -> Vec<ItemResult> {
-        download(request, events, &Patience { stall: STALL, connect: CONNECT, pause: &pause })
+        download(request, events, &Patience::default())
     }
 
     fn copy(
@@ -88,177 +56,11 @@ impl Source for Curl {
     }
 }
 
-/// How long is waited for what; tests wait for nothing.
-struct Patience<'a> {
-    stall: Duration,
-    connect: Duration,
-    /// Waits between two tries, unless the run is interrupted.
-    pause: &'a (dyn Fn(Duration, &AtomicBool) + Sync),
-}
-
-fn pause(duration: Duration, interrupted: &AtomicBool) {
-    let start = Instant::now();
-    while !interrupted.load(Ordering::Relaxed) {
-        let left = duration.saturating_sub(start.elapsed());
-        if left.is_zero() {
-            return;
-        }
-        std::thread::sleep(left.min(SLICE));
-    }
-}
-
-fn download(
+/// Downloads with another patience than usual, as tests do.
+pub(super) fn download(
     request: &DownloadRequest<'_>,
     events: &(dyn Fn(DownloadEvent<'_>) + Sync),
     patience: &Patience<'_>,
 ) -> Vec<ItemResult> {
-    let directory = request.cache.join(super::FILES);
-    let mut results: Vec<Option<Result<bool, String>>> = Vec::new();
-    let mut missing = Vec::new();
-    for (index, (key, description)) in request.items.iter().enumerate() {
-        results.push(match Item::parse(key, description) {
-            Ok(item) if is_cached(&directory, &item.checksum, item.size) => Some(Ok(true)),
-            Ok(item) => {
-                missing.push((index, item));
-                None
-            }
-            Err(reason) => Some(Err(reason)),
-        });
-    }
-    for (key, result) in request.items.keys().zip(&results) {
-        if let Some(result) = result {
-            report(key, result, events);
-        }
-    }
-    if !missing.is_empty() {
-        for (index, result) in fetch(missing, &directory, request, events, patience) {
-            if let Some(place) = results.get_mut(index) {
-                *place = Some(result);
-            }
-        }
-    }
-    let keys = request.items.keys().cloned();
-    keys.zip(results)
-        .map(|(checksum, result)| match result {
-            Some(Ok(cached)) => ItemResult { checksum, cached, error: None },
-            Some(Err(error)) => ItemResult { checksum, cached: false, error: Some(error) },
-            None => ItemResult { checksum, cached: false, error: Some("interrupted".to_owned()) },
-        })
-        .collect()
-}
-
-fn report(key: &str, result: &Result<bool, String>, events: &(dyn Fn(DownloadEvent<'_>) + Sync)) {
-    events(match result {
-        Ok(cached) => DownloadEvent::Finished { item: key, cached: *cached },
-        Err(reason) => DownloadEvent::Failed { item: key, reason },
-    });
-}
-
-type Indexed = (usize, Result<bool, String>);
-
-/// Fetches items side by side; what an interruption leaves undone has no result.
-fn fetch(
-    items: Vec<(usize, Item)>,
-    directory: &Path,
-    request: &DownloadRequest<'_>,
-    events: &(dyn Fn(DownloadEvent<'_>) + Sync),
-    patience: &Patience<'_>,
-) -> Vec<Indexed> {
-    let workspace = match Workspace::create(directory) {
-        Ok(workspace) => workspace,
-        Err(error) => {
-            let fail = |(index, item): &(usize, Item)| {
-                let result = Err(error.to_string());
-                report(item.checksum.as_str(), &result, events);
-                (*index, result)
-            };
-            return items.iter().map(fail).collect();
-        }
-    };
-    let stop = Stop::default();
-    let clients = Clients::new(request.environment, stop.clone(), patience.stall, patience.connect);
-    let transfers = Transfers { clients, workspace, events, stop, stall: patience.stall, room: request.room };
-    let unreachable = Mutex::default();
-    let job = Job { transfers, patience, interrupted: request.interrupted, unreachable };
-
-    let workers = request.parallel.unwrap_or(PARALLEL).clamp(1, items.len());
-    let per_host = request.parallel.unwrap_or(PARALLEL_PER_HOST);
-    let schedule = Schedule::new(items, per_host);
-    let results = Mutex::new(Vec::new());
-    std::thread::scope(|scope| {
-        // Dropped when the last worker ends, which wakes the watch.
-        let (alive, ended) = mpsc::channel::<()>();
-        for _ in 0..workers {
-            let alive = alive.clone();
-            scope.spawn(|| {
-                let _alive = alive;
-                while let Some(next) = schedule.next(|| job.is_interrupted()) {
-                    let (index, item) = next.item();
-                    let result = job.run(item);
-                    report(item.checksum.as_str(), &result, events);
-                    results.lock().unwrap_or_else(PoisonError::into_inner).push((*index, result));
-                }
-            });
-        }
-        drop(alive);
-        while matches!(ended.recv_timeout(SLICE), Err(mpsc::RecvTimeoutError::Timeout)) {
-            if job.is_interrupted() {
-                // Again and again: a client may have been made in the meantime.
-                job.transfers.clients.shut_down();
-            }
-        }
-    });
-    results.into_inner().unwrap_or_else(PoisonError::into_inner)
-}
-
-struct Job<'a> {
-    transfers: Transfers<'a>,
-    patience: &'a Patience<'a>,
-    interrupted: &'a AtomicBool,
-    /// Servers that could not be reached with all tries: their other items get one try each.
-    unreachable: Mutex<HashSet<String>>,
-}
-
-impl Job<'_> {
-    fn is_interrupted(&self) -> bool {
-        self.interrupted.load(Ordering::Relaxed)
-    }
-
-    /// Tries until it works, or until it makes no sense any more.
-    fn run(&self, item: &Item) -> Result<bool, String> {
-        let name = item.checksum.as_str();
-        let mut tries = 0;
-        loop {
-            let result = self.transfers.attempt(item);
-            tries += 1;
-            if result.is_ok() {
-                return Ok(false);
-            }
-            if self.is_interrupted() {
-                return Err("interrupted".to_owned());
-            }
-            let Err(failure) = result else { continue };
-            if tries >= failure.tries || (failure.unreachable && self.is_given_up(item)) {
-                return Err(self.give_up(item, &failure, tries));
-            }
-            (self.transfers.events)(DownloadEvent::Retry { item: name, reason: &failure.reason });
-            (self.patience.pause)(failure.pause(tries), self.interrupted);
-            if self.is_interrupted() {
-                return Err("interrupted".to_owned());
-            }
-        }
-    }
-
-    fn is_given_up(&self, item: &Item) -> bool {
-        self.unreachable.lock().unwrap_or_else(PoisonError::into_inner).contains(item.host())
-    }
-
-    fn give_up(&self, item: &Item, failure: &Failure, tries: u32) -> String {
-        if failure.unreachable {
-            let mut unreachable = self.unreachable.lock().unwrap_or_else(PoisonError::into_inner);
-            unreachable.insert(item.host().to_owned());
-        }
-        let count = if tries == 1 { String::new() } else { format!(" (after {tries} tries)") };
-        format!("cannot download {}: {}{count}", item.shown, failure.reason)
-    }
+    web::download(request, events, patience, &item::parse)
 }

@@ -10,7 +10,7 @@ use ureq::http::Uri;
 
 /// Where an item comes from.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) enum Location {
+pub(in crate::sources) enum Location {
     /// A file of this machine.
     File(PathBuf),
     /// A URL with scheme `http` or `https`.
@@ -18,7 +18,7 @@ pub(super) enum Location {
 }
 
 /// Parses the URL of an item.
-pub(super) fn parse(url: &str) -> Result<Location, String> {
+pub(in crate::sources) fn parse(url: &str) -> Result<Location, String> {
     let (scheme, rest) = url.split_once(':').ok_or("it has no scheme: expected `http`, `https` or `file`")?;
     match scheme.to_ascii_lowercase().as_str() {
         "file" => {
@@ -102,7 +102,7 @@ pub(super) fn join(base: &Uri, location: &str) -> Result<Uri, String> {
 }
 
 /// A URL as messages may show it: without credentials.
-pub(super) fn show(url: &str) -> String {
+pub(in crate::sources) fn show(url: &str) -> String {
     let start = url.find("://").map_or(0, |at| at + 3);
     let (scheme, rest) = url.split_at(start);
     let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());

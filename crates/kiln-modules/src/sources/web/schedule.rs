@@ -3,7 +3,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
-use super::item::Item;
+use super::wanted::Wanted;
 use super::tcp::SLICE;
 
 /// The items that are still to be fetched.
@@ -14,12 +14,12 @@ pub(super) struct Schedule {
 }
 
 struct State {
-    waiting: VecDeque<(usize, Item)>,
+    waiting: VecDeque<(usize, Wanted)>,
     running: HashMap<String, usize>,
 }
 
 impl Schedule {
-    pub(super) fn new(items: Vec<(usize, Item)>, per_host: usize) -> Self {
+    pub(super) fn new(items: Vec<(usize, Wanted)>, per_host: usize) -> Self {
         let state = State { waiting: items.into(), running: HashMap::new() };
         Self { per_host: per_host.max(1), state: Mutex::new(state), changed: Condvar::new() }
     }
@@ -28,7 +28,7 @@ impl Schedule {
     pub(super) fn next(&self, interrupted: impl Fn() -> bool) -> Option<Next<'_>> {
         let mut state = self.lock();
         while !state.waiting.is_empty() && !interrupted() {
-            let free = |(_, item): &(usize, Item)| {
+            let free = |(_, item): &(usize, Wanted)| {
                 state.running.get(item.host()).is_none_or(|running| *running < self.per_host)
             };
             if let Some(at) = state.waiting.iter().position(free)
@@ -51,12 +51,12 @@ impl Schedule {
 /// An item that is being fetched; its server is less busy when this is dropped.
 pub(super) struct Next<'a> {
     schedule: &'a Schedule,
-    item: (usize, Item),
+    item: (usize, Wanted),
 }
 
 impl Next<'_> {
     /// The item and its place in the request.
-    pub(super) fn item(&self) -> &(usize, Item) {
+    pub(super) fn item(&self) -> &(usize, Wanted) {
         &self.item
     }
 }

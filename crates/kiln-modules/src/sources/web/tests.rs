@@ -16,8 +16,9 @@ use kiln_testkit::http::{Reply, Server};
 use serde_json::{Map, Value, json};
 use tempfile::TempDir;
 
-use super::{Curl, Patience, download};
+use super::Patience;
 use crate::checksum::Checksum;
+use crate::sources::curl::{Curl, download};
 
 mod behaviour;
 mod interruption;

@@ -11,7 +11,7 @@ use ureq::http::{Response, Uri};
 
 use super::client::{BUFFER, Clients};
 use super::failure::Failure;
-use super::item::Item;
+use super::wanted::Wanted;
 use super::tcp::Stop;
 use super::tls::Profile;
 use super::url::{self, Location};
@@ -35,14 +35,14 @@ pub(super) struct Transfers<'a> {
 
 impl Transfers<'_> {
     /// Fetches an item into the cache.
-    pub(super) fn attempt(&self, item: &Item) -> Result<(), Failure> {
+    pub(super) fn attempt(&self, item: &Wanted) -> Result<(), Failure> {
         match &item.location {
             Location::File(path) => self.copy(item, path),
             Location::Web(uri) => self.fetch(item, uri),
         }
     }
 
-    fn copy(&self, item: &Item, path: &Path) -> Result<(), Failure> {
+    fn copy(&self, item: &Wanted, path: &Path) -> Result<(), Failure> {
         let cannot = |error| Failure::permanent(format!("cannot read `{}`: {error}", path.display()));
         let mut file = File::open(path).map_err(cannot)?;
         let metadata = file.metadata().map_err(cannot)?;
@@ -52,7 +52,7 @@ impl Transfers<'_> {
         self.store(item, &mut file, Some(metadata.len())).map_err(|failure| Failure { tries: 1, ..failure })
     }
 
-    fn fetch(&self, item: &Item, uri: &Uri) -> Result<(), Failure> {
+    fn fetch(&self, item: &Wanted, uri: &Uri) -> Result<(), Failure> {
         let identity = match &item.secrets {
             Some(provider) => Some(self.clients.identity(provider, &item.url).map_err(Failure::permanent)?),
             None => None,
@@ -90,7 +90,7 @@ impl Transfers<'_> {
     }
 
     /// Writes and verifies the content.
-    fn store(&self, item: &Item, content: &mut dyn Read, length: Option<u64>) -> Result<(), Failure> {
+    fn store(&self, item: &Wanted, content: &mut dyn Read, length: Option<u64>) -> Result<(), Failure> {
         if let (Some(size), Some(length)) = (item.size, length)
             && size != length
         {
@@ -124,7 +124,7 @@ impl Transfers<'_> {
     /// Passes the content on to file and checksum as it arrives.
     fn pass(
         &self,
-        item: &Item,
+        item: &Wanted,
         content: &mut dyn Read,
         target: &mut Unverified,
         arrived: &mut u64,
