@@ -1,5 +1,6 @@
 //! Downloads: one source module fetches what one pipeline needs.
 
+use std::path::PathBuf;
 use std::time::Instant;
 
 use kiln_api::module::Kind;
@@ -11,7 +12,7 @@ use super::{Context, FetchResult, RunError};
 use crate::chain;
 use crate::event::{Event, Events};
 use crate::host::{External, ExternalSource, Pump};
-use crate::index::Origin;
+use crate::index::{Index, Library, Origin};
 use crate::manifest::Manifest;
 use crate::manifest::json::to_map;
 use crate::plan::Fetch;
@@ -26,20 +27,8 @@ pub(super) fn fetch(
     events: Events<'_>,
 ) -> Result<FetchResult, RunError> {
     let start = Instant::now();
-    let source = manifest.sources.get(&fetch.source);
-    let program = match context.index.origin(Kind::Source, &fetch.source) {
-        Some(Origin::Library(path)) => Some(path),
-        _ => None,
-    };
-    let module = context.index.modules().source(&fetch.source);
-    let Some(source) = source.filter(|_| program.is_some() || module.is_some()) else {
-        return Err(RunError::UnknownModule { kind: "source", name: fetch.source.clone() });
-    };
-    let items: Map<String, Value> = fetch
-        .items
-        .iter()
-        .filter_map(|item| Some((item.checksum.clone(), source.items.get(&item.checksum)?.to_value())))
-        .collect();
+    let (source, place) = place_of(context.index, manifest, &fetch.source)?;
+    let items = described(source, fetch);
     let name = fetch.source.as_str();
     let bytes = fetch.items.iter().filter_map(|item| item.size).sum();
     let cache = context.store.cache();
@@ -75,15 +64,14 @@ pub(super) fn fetch(
             },
         };
         let report = |event: DownloadEvent<'_>| events(Event::Download { fetch: index, event });
-        results.extend(match (program, context.index.library(), module) {
-            (Some(program), Some(library), _) => Pump::new().during(events, |log| {
+        results.extend(match place {
+            Place::Library { program, library } => Pump::new().during(events, |log| {
                 let id = format!("source/{name}");
                 let interrupted = context.interrupted;
                 let external = External { id, program, library, log: log.clone(), interrupted };
                 ExternalSource(external).download(&request, &report)
             }),
-            (.., Some(module)) => module.download(&request, &report),
-            _ => Vec::new(),
+            Place::Native(module) => module.download(&request, &report),
         });
     }
     let failed = results.iter().filter(|result| result.error.is_some()).count();
@@ -93,4 +81,33 @@ pub(super) fn fetch(
         return Err(RunError::Interrupted);
     }
     Ok(FetchResult { source: fetch.source.clone(), results, duration: start.elapsed() })
+}
+
+/// Where a source's module is.
+pub(super) enum Place<'a> {
+    Native(&'static dyn Source),
+    Library { program: PathBuf, library: &'a Library },
+}
+
+/// Finds a source of a manifest and its module.
+pub(super) fn place_of<'a>(
+    index: &'a Index,
+    manifest: &'a Manifest,
+    name: &str,
+) -> Result<(&'a crate::manifest::Source, Place<'a>), RunError> {
+    let native = || index.modules().source(name).map(Place::Native);
+    let place = match (index.origin(Kind::Source, name), index.library()) {
+        (Some(Origin::Library(program)), Some(library)) => Some(Place::Library { program, library }),
+        _ => native(),
+    };
+    let unknown = || RunError::UnknownModule { kind: "source", name: name.to_owned() };
+    manifest.sources.get(name).zip(place).ok_or_else(unknown)
+}
+
+/// The items of a download as the manifest describes them.
+pub(super) fn described(source: &crate::manifest::Source, fetch: &Fetch) -> Map<String, Value> {
+    let items = fetch.items.iter();
+    items
+        .filter_map(|item| Some((item.checksum.clone(), source.items.get(&item.checksum)?.to_value())))
+        .collect()
 }

@@ -5,6 +5,7 @@
 //! nothing new; an interruption stops what is running.
 
 mod checkpoint;
+mod copy;
 mod directories;
 mod exception;
 mod export;
@@ -35,6 +36,7 @@ use kiln_store::cache::DiskFull;
 use kiln_store::object::{Object, ObjectError, ObjectStore};
 
 pub use checkpoint::Checkpoints;
+pub use copy::{CopyContext, copy_sources, sources_of};
 pub use export::Exported;
 pub use shell::{Break, ShellPlace, Shells};
 pub use stage::FULL;

@@ -1,8 +1,9 @@
-//! `kiln cache`: what a cache holds and takes, pruning it, and verifying it.
+//! `kiln cache`: what a cache holds and takes, pruning it, verifying it, and copying downloads to another one.
 //!
 //! In JSON, sizes are bytes and times are seconds since 1970-01-01 00:00 UTC, all as whole numbers. What is not known is `null`.
 
 mod du;
+mod export_sources;
 mod info;
 mod ls;
 mod prune;
@@ -25,7 +26,7 @@ use crate::present::print;
 /// The arguments of `kiln cache`.
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Examples:\n  kiln cache info\n  kiln cache ls --sort size\n  kiln cache prune --to 10GiB --dry-run\n  kiln cache verify --repair\n\nJSON has sizes in bytes and times in seconds since 1970, and `null` for what is not known."
+    after_help = "Examples:\n  kiln cache info\n  kiln cache ls --sort size\n  kiln cache prune --to 10GiB --dry-run\n  kiln cache verify --repair\n  kiln cache export-sources manifest.json /media/disk/cache\n\nJSON has sizes in bytes and times in seconds since 1970, and `null` for what is not known."
 )]
 pub(crate) struct Arguments {
     #[command(subcommand)]
@@ -44,6 +45,8 @@ enum Command {
     Prune(prune::Arguments),
     /// Check everything that can be checked; exit with 1 if something is wrong and was not repaired
     Verify(verify::Arguments),
+    /// Copy what a manifest's sources have fetched to another cache
+    ExportSources(export_sources::Arguments),
 }
 
 /// What all of them take.
@@ -63,25 +66,33 @@ pub(crate) fn run(arguments: &Arguments) -> CliResult<ExitCode> {
         Command::Du(arguments) => du::run(arguments),
         Command::Prune(arguments) => prune::run(arguments),
         Command::Verify(arguments) => verify::run(arguments),
+        Command::ExportSources(arguments) => export_sources::run(arguments),
     }
 }
 
 impl Common {
-    /// Opens the cache, which must be there: looking must not make one.
     fn open(&self, reclaim: bool) -> CliResult<Arc<Cache>> {
-        let directory = self.directory()?;
-        Cache::open(directory, CacheOptions { reclaim, ..CacheOptions::default() })
-            .map_err(|error| cache_error(&error))
+        open(&self.cache, reclaim)
     }
 
     fn directory(&self) -> CliResult<&Path> {
-        let directory = &self.cache.cache;
-        if Cache::is_at(directory) {
-            return Ok(directory);
-        }
-        Err(CliError::new(Kind::Usage, format!("there is no cache in `{}`", directory.display()))
-            .hint("name the directory of one with `--cache`; `kiln build` makes it"))
+        directory(&self.cache)
     }
+}
+
+/// Opens the cache, which must be there: looking must not make one.
+fn open(cache: &CacheArguments, reclaim: bool) -> CliResult<Arc<Cache>> {
+    Cache::open(directory(cache)?, CacheOptions { reclaim, ..CacheOptions::default() })
+        .map_err(|error| cache_error(&error))
+}
+
+fn directory(cache: &CacheArguments) -> CliResult<&Path> {
+    let directory = &cache.cache;
+    if Cache::is_at(directory) {
+        return Ok(directory);
+    }
+    Err(CliError::new(Kind::Usage, format!("there is no cache in `{}`", directory.display()))
+        .hint("name the directory of one with `--cache`; `kiln build` makes it"))
 }
 
 /// The error for a cache that cannot be looked at.

@@ -10,6 +10,7 @@ mod completions;
 mod debian;
 mod diff;
 mod examples;
+mod export_sources;
 mod format1;
 mod graph;
 mod interrupted;
