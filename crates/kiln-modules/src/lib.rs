@@ -10,6 +10,7 @@ mod filesystem_mount;
 mod host;
 mod inputs;
 mod mounts;
+mod ostree;
 pub mod runners;
 #[cfg(test)]
 mod schema_agreement;

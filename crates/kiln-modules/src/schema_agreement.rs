@@ -167,7 +167,9 @@ impl Agreement {
                 properties.insert("mounts".to_owned(), self.schema.mounts.clone().unwrap_or(any("array")));
             }
             Kind::Input => {
-                properties.insert("origin".to_owned(), json!({"enum": self.schema.origins}));
+                if !self.schema.origins.is_empty() {
+                    properties.insert("origin".to_owned(), json!({"enum": self.schema.origins}));
+                }
                 if let Some(references) = &self.schema.references {
                     properties.insert("references".to_owned(), references.clone());
                 }

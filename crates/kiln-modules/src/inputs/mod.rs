@@ -5,7 +5,12 @@ use kiln_api::input::Input;
 mod files;
 #[cfg(test)]
 mod fixture;
+mod noop;
+mod ostree;
+mod ostree_checkout;
+mod ostree_commits;
 mod tree;
 
 /// All native inputs, sorted by name.
-pub(crate) const INPUTS: &[&dyn Input] = &[&files::Files, &tree::Tree];
+pub(crate) const INPUTS: &[&dyn Input] =
+    &[&files::Files, &noop::Noop, &ostree::Ostree, &ostree_checkout::OstreeCheckout, &tree::Tree];

@@ -67,6 +67,11 @@ impl Workspace {
         }
     }
 
+    /// The directory: only its owner may look into it.
+    pub(super) fn path(&self) -> &Path {
+        &self.directory
+    }
+
     /// Makes an empty file for content that is still to be verified.
     pub(super) fn file(&self, checksum: &Checksum) -> Result<Unverified, ModuleError> {
         let path = self.directory.join(checksum.as_str());

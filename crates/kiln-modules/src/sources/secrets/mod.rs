@@ -5,6 +5,7 @@
 //! - `org.osbuild.mtls`: files that the environment names, `OSBUILD_SOURCES_FAMILY_SSL_CLIENT_CERT`, `…_SSL_CLIENT_KEY` and
 //!   `…_SSL_CA_CERT` (optional), where the family is the source's: `CURL` or `OSTREE`.
 //! - `org.osbuild.rhsm` ([`rhsm`]): the entitlements of a subscribed system.
+//! - `org.osbuild.rhsm.consumer` ([`consumer`]): the identity of a subscribed system.
 //!
 //! Only paths are handled here, and messages name only paths and variables.
 
@@ -14,6 +15,7 @@ use std::sync::OnceLock;
 
 use self::rhsm::Subscriptions;
 
+mod consumer;
 mod rhsm;
 
 /// The files that prove who a client is.
@@ -48,6 +50,7 @@ impl<'a> Secrets<'a> {
                 let read = || Subscriptions::of_system(&self.root);
                 self.subscriptions.get_or_init(read).as_ref().map_err(Clone::clone)?.identity(url)
             }
+            "org.osbuild.rhsm.consumer" => consumer::identity(&self.root),
             other => Err(format!(
                 "unknown secrets provider `{other}`: expected `org.osbuild.mtls` or `org.osbuild.rhsm`"
             )),
@@ -55,26 +58,56 @@ impl<'a> Secrets<'a> {
     }
 
     fn mtls(&self) -> Result<Identity, String> {
-        let [authority, certificate, key] = ["CA_CERT", "CLIENT_CERT", "CLIENT_KEY"]
-            .map(|what| format!("OSBUILD_SOURCES_{}_SSL_{what}", self.family));
-        let path = |name: &str| {
-            self.environment
-                .get(name)
-                .filter(|value| !value.is_empty())
-                .map(|path| Path::new(path).to_owned())
-        };
-        match (path(&certificate), path(&key)) {
-            (Some(certificate), Some(key)) => Ok(Identity { authority: path(&authority), certificate, key }),
-            (no_certificate, no_key) => {
-                let missing =
-                    [no_certificate.is_none().then_some(certificate), no_key.is_none().then_some(key)];
-                let missing: Vec<_> = missing.into_iter().flatten().collect();
-                Err(format!(
-                    "the secrets `org.osbuild.mtls` need {} in the environment: set to the path of a PEM file",
-                    missing.join(" and ")
-                ))
-            }
+        let files = self.mtls_files();
+        match files.client()? {
+            Some((certificate, key)) => Ok(Identity {
+                certificate: certificate.to_owned(),
+                key: key.to_owned(),
+                authority: files.authority.clone(),
+            }),
+            None => Err(files.missing()),
         }
+    }
+
+    /// The files that the environment names, all of which may be missing.
+    pub(super) fn mtls_files(&self) -> MtlsFiles {
+        let name = |what: &str| format!("OSBUILD_SOURCES_{}_SSL_{what}", self.family);
+        let path = |name: &str| self.environment.get(name).filter(|path| !path.is_empty()).map(PathBuf::from);
+        let variables = ["CLIENT_CERT", "CLIENT_KEY"].map(name);
+        MtlsFiles {
+            authority: path(&name("CA_CERT")),
+            client: [path(&variables[0]), path(&variables[1])],
+            variables,
+        }
+    }
+}
+
+/// The files that the environment names for `org.osbuild.mtls`.
+pub(super) struct MtlsFiles {
+    /// Trusted instead of the system's certificates.
+    pub(super) authority: Option<PathBuf>,
+    /// Certificate and key, and what names them.
+    client: [Option<PathBuf>; 2],
+    variables: [String; 2],
+}
+
+impl MtlsFiles {
+    /// The certificate and its key, if there are any; one without the other is an error.
+    pub(super) fn client(&self) -> Result<Option<(&Path, &Path)>, String> {
+        match &self.client {
+            [Some(certificate), Some(key)] => Ok(Some((certificate, key))),
+            [None, None] => Ok(None),
+            _ => Err(self.missing()),
+        }
+    }
+
+    fn missing(&self) -> String {
+        let missing = self.variables.iter().zip(&self.client).filter(|(_, path)| path.is_none());
+        let missing: Vec<_> = missing.map(|(name, _)| name.as_str()).collect();
+        format!(
+            "the secrets `org.osbuild.mtls` need {} in the environment: set to the path of a PEM file",
+            missing.join(" and ")
+        )
     }
 }
 
