@@ -4,4 +4,5 @@ pub mod fscache;
 pub mod host;
 pub mod http;
 pub mod reference_tests;
+pub mod registry;
 pub mod vm;
