@@ -5,6 +5,7 @@ use kiln_api::module::Modules;
 
 mod assemblers;
 mod checksum;
+mod container_storage;
 mod devices;
 mod filesystem_mount;
 mod host;

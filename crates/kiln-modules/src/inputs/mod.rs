@@ -2,6 +2,8 @@
 
 use kiln_api::input::Input;
 
+mod containers;
+mod containers_storage;
 mod files;
 #[cfg(test)]
 mod fixture;
@@ -13,4 +15,4 @@ mod tree;
 
 /// All native inputs, sorted by name.
 pub(crate) const INPUTS: &[&dyn Input] =
-    &[&files::Files, &noop::Noop, &ostree::Ostree, &ostree_checkout::OstreeCheckout, &tree::Tree];
+X

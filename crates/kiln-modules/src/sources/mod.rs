@@ -2,12 +2,15 @@
 
 use kiln_api::source::Source;
 
+mod containers_storage;
 mod content;
 mod copy;
 mod curl;
 mod inline;
 mod ostree;
 mod secrets;
+mod skopeo;
+mod skopeo_index;
 mod tool;
 mod web;
 
@@ -15,4 +18,11 @@ mod web;
 const FILES: &str = "org.osbuild.files";
 
 /// All native sources, sorted by name.
-pub(crate) const SOURCES: &[&dyn Source] = &[&curl::Curl, &inline::Inline, &ostree::Ostree];
+pub(crate) const SOURCES: &[&dyn Source] = &[
+    &containers_storage::ContainersStorage,
+    &curl::Curl,
+    &inline::Inline,
+    &ostree::Ostree,
+    &skopeo::Skopeo,
+    &skopeo_index::SkopeoIndex,
+];
