@@ -14,5 +14,12 @@ mod ostree_commits;
 mod tree;
 
 /// All native inputs, sorted by name.
-pub(crate) const INPUTS: &[&dyn Input] =
-X
+pub(crate) const INPUTS: &[&dyn Input] = &[
+    &containers::Containers,
+    &containers_storage::ContainersStorage,
+    &files::Files,
+    &noop::Noop,
+    &ostree::Ostree,
+    &ostree_checkout::OstreeCheckout,
+    &tree::Tree,
+];
