@@ -16,6 +16,9 @@
 //!   newest time of the directories down to [`DEPTH`] counts.
 //! - Names that start with a dot, and the reference's temporary names, are content on its way: it is not counted,
 //!   because it is not verified, and is reclaimed when its process has died.
+//! - What has arrived of a large file outlives its process, so that another one can go on: it is counted and evicted like
+//!   a download, except while somebody adds to it (`flock`), and reclaimed when it is [`STALE`]. It grows without
+//!   its directory changing, so no record is made of a directory that has such files.
 //! - Last use is the later one of the times of access and of modification. Kiln sets the first when a build starts.
 //! - In use is what was used since the oldest live [`Session`] began, and what has further names: inputs are links.
 //! - The reference registers nothing. So what was used within [`YOUNG`], and whatever is a tree, is only evicted while nobody
@@ -54,6 +57,12 @@ const UNFINISHED: [&str; 3] = [".", "osbuild-unverified-file-", "tmp-download-"]
 /// What Kiln's directories for content on its way start with: they are locked (`flock`) while somebody fills them.
 const UNFINISHED_LOCKED: &str = ".unverified-kiln-";
 
+/// What the names start with of what has arrived of a file; the rest is the name that the file gets.
+const PARTIAL: &str = ".partial-kiln-";
+
+/// Who has not gone on with a file after this time does not come back.
+const STALE: Duration = Duration::from_secs(7 * 24 * 60 * 60);
+
 /// One download: a file, or a tree.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Download {
@@ -67,6 +76,8 @@ pub(super) struct Download {
     pub(super) is_tree: bool,
     /// Whether it has further names: an input is made of links.
     pub(super) is_linked: bool,
+    /// Whether it is only what has arrived of a file.
+    pub(super) is_partial: bool,
 }
 
 impl Download {
@@ -111,6 +122,8 @@ impl Cache {
             for path in paths(&directory)? {
                 if is_unfinished(&path) {
                     freed += evict::reclaim_unfinished(&path, alone)?;
+                } else if is_partial(&path) {
+                    freed += evict::reclaim_partial(&path)?;
                 }
             }
         }
@@ -121,7 +134,12 @@ impl Cache {
 /// Whether a path among the downloads is content on its way.
 pub(super) fn is_unfinished(path: &Path) -> bool {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
-    UNFINISHED.iter().any(|prefix| name.starts_with(prefix))
+    UNFINISHED.iter().any(|prefix| name.starts_with(prefix)) && !is_partial(path)
+}
+
+/// Whether a path among the downloads is what has arrived of a file.
+pub(super) fn is_partial(path: &Path) -> bool {
+    path.file_name().unwrap_or_default().to_string_lossy().starts_with(PARTIAL)
 }
 
 #[cfg(test)]

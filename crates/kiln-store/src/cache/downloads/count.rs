@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 
-use super::{COUNTED, DEPTH, Download, FILES, is_unfinished};
+use super::{COUNTED, DEPTH, Download, FILES, is_partial, is_unfinished};
 use crate::cache::files::{paths, present};
 use crate::cache::{Cache, CacheError, UNINTERRUPTED};
 use crate::tree::{self, TreeError};
@@ -54,13 +54,13 @@ impl Cache {
             let before = SystemTime::now();
             let Some(modified) = modified(&directory, name)? else { continue };
             let stamp = stamp(modified);
-            let counted = match known.directories.get(name) {
-                Some(counted) if counted.modified == stamp => counted.clone(),
+            let (counted, is_settled) = match known.directories.get(name) {
+                Some(counted) if counted.modified == stamp => (counted.clone(), true),
                 _ => count(&directory, stamp)?,
             };
             sum.bytes += counted.bytes;
             sum.files += counted.files;
-            if before.duration_since(modified).is_ok_and(|past| past >= SETTLED) {
+            if is_settled && before.duration_since(modified).is_ok_and(|past| past >= SETTLED) {
                 record.directories.insert(name.to_owned(), counted);
             }
         }
@@ -80,7 +80,9 @@ impl Cache {
     }
 }
 
-fn count(directory: &Path, modified: String) -> Result<Counted, CacheError> {
+/// Counts a directory, and says whether it cannot change without looking newer.
+fn count(directory: &Path, modified: String) -> Result<(Counted, bool), CacheError> {
+    let mut is_settled = true;
     let mut counted = Counted { modified, bytes: 0, files: 0 };
     for path in paths(directory)? {
         if !is_unfinished(&path)
@@ -88,9 +90,10 @@ fn count(directory: &Path, modified: String) -> Result<Counted, CacheError> {
         {
             counted.bytes += download.bytes;
             counted.files += 1;
+            is_settled &= !download.is_partial;
         }
     }
-    Ok(counted)
+    Ok((counted, is_settled))
 }
 
 /// Looks at a download; none if it has gone.
@@ -111,7 +114,8 @@ pub(super) fn look_at(path: PathBuf) -> Result<Option<Download>, CacheError> {
     let accessed = time(stat.atime(), stat.atime_nsec());
     let last_used = accessed.max(time(stat.mtime(), stat.mtime_nsec()));
     let is_tree = stat.is_dir();
-    Ok(Some(Download { last_used, path, bytes, is_tree, is_linked: !is_tree && stat.nlink() > 1 }))
+    let (is_linked, is_partial) = (!is_tree && stat.nlink() > 1, is_partial(&path));
+    Ok(Some(Download { last_used, path, bytes, is_tree, is_linked, is_partial }))
 }
 
 /// When something was last added to a directory of downloads or removed from it; none if it has gone.

@@ -8,7 +8,7 @@ use std::time::SystemTime;
 use kiln_sys::lock::{self, Kind};
 
 use super::session::Sessions;
-use super::{Download, UNFINISHED_LOCKED, YOUNG, count, session};
+use super::{Download, STALE, UNFINISHED_LOCKED, YOUNG, count, session};
 use crate::cache::files::present;
 use crate::cache::{Cache, CacheError, TEMPORARY, UNINTERRUPTED, name};
 use crate::tree;
@@ -52,6 +52,10 @@ impl Cache {
 impl Evictor<'_> {
     /// Why a download stays; none if it may be evicted.
     pub(in crate::cache) fn keeps(&self, download: &Download) -> Option<Keep> {
+        if download.is_partial {
+            // Only Kiln makes and uses it, and says so by its lock, whatever the time of its last byte.
+            return session::is_locked(&download.path).unwrap_or(true).then_some(Keep::Session);
+        }
         if self.sessions.protect(download.last_used) {
             return Some(Keep::Session);
         }
@@ -68,6 +72,9 @@ impl Evictor<'_> {
         let Some(current) = count::look_at(download.path.clone())? else { return Ok(None) };
         if current.last_used != download.last_used || self.keeps(&current).is_some() {
             return Ok(None);
+        }
+        if current.is_partial {
+            return Ok(remove_partial(&current.path)?.then_some(current.bytes));
         }
         if current.is_tree {
             self.remove_tree(&current.path)?;
@@ -112,6 +119,24 @@ impl Drop for Evictor<'_> {
 
 fn remove_file(path: &Path) -> Result<(), CacheError> {
     present(std::fs::remove_file(path), "remove", path).map(|_| ())
+}
+
+/// Removes what has arrived of a file, unless somebody adds to it; false if somebody does. Who opens it meanwhile finds
+/// out that its name has gone as soon as it holds the lock.
+fn remove_partial(path: &Path) -> Result<bool, CacheError> {
+    let Some(file) = present(File::open(path), "open", path)? else { return Ok(true) };
+    match file.try_lock() {
+        Ok(()) => remove_file(path).map(|()| true),
+        Err(TryLockError::WouldBlock) => Ok(false),
+        Err(TryLockError::Error(error)) => Err(CacheError::io("lock", path)(error)),
+    }
+}
+
+/// Removes what has arrived of a file if nobody has gone on with it for long, and says how many bytes it took.
+pub(super) fn reclaim_partial(path: &Path) -> Result<u64, CacheError> {
+    let Some(found) = count::look_at(path.to_owned())? else { return Ok(0) };
+    let is_stale = found.last_used.elapsed().is_ok_and(|past| past > STALE);
+    Ok(if is_stale && remove_partial(path)? { found.bytes } else { 0 })
 }
 
 /// Whether content on its way was left by a process that has died, as far as that can be known.

@@ -100,6 +100,31 @@ fn everything_whole_is_counted() {
 }
 
 #[test]
+fn what_has_arrived_of_a_file_counts_until_nobody_goes_on() {
+    let scene = Scene::new();
+    scene.download("sha256:aa", 1, 5);
+    let young = scene.download(".partial-kiln-sha256:bb", 2, 6 * DAY);
+    let busy = scene.download(".partial-kiln-sha256:cc", 4, 8 * DAY);
+    let stale = scene.download(".partial-kiln-sha256:dd", 8, 8 * DAY);
+    scene.settle(10);
+    let lock = File::open(&busy).expect("opened");
+    lock.lock().expect("locked");
+    assert_eq!(scene.cache.downloads().expect("counted"), Downloads { bytes: 15 * PAGE, files: 4 });
+    assert_eq!(scene.record(), None, "it grows without its directory changing");
+    assert_eq!(scene.cache.reclaim_downloads(true).expect("reclaimed"), 8 * PAGE);
+    assert!(young.exists() && busy.exists() && !stale.exists());
+
+    // Somebody else has the cache open: a download would be too young.
+    let _other = open(scene.directory.path());
+    fs::write(&young, vec![1; 8192]).expect("written");
+    assert_eq!(scene.evict(u64::MAX), 2 * PAGE);
+    assert!(!young.exists() && busy.exists());
+    drop(lock);
+    assert_eq!(scene.evict(u64::MAX), 4 * PAGE);
+    assert!(scene.content("sha256:aa").exists());
+}
+
+#[test]
 fn what_was_counted_is_remembered_until_something_changes() {
     let scene = Scene::new();
     scene.download("sha256:aa", 1, 5);

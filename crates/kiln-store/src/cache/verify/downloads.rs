@@ -13,7 +13,7 @@ use rustix::fs::OFlags;
 use sha2::digest::DynDigest;
 
 use super::{Fault, Unchecked, VerifyReport};
-use crate::cache::downloads::{FILES, is_left, is_unfinished};
+use crate::cache::downloads::{FILES, is_left, is_partial, is_unfinished};
 use crate::cache::files::present;
 use crate::cache::inspect::{Progress, file_name, sorted_paths};
 use crate::cache::{Cache, CacheError};
@@ -43,6 +43,8 @@ impl Cache {
                     if is_left(&item, alone)? {
                         report.add(item, Fault::Leftover);
                     }
+                } else if is_partial(&item) {
+                    // It is hashed when somebody goes on with it: there is no checksum of a part.
                 } else if content_type == FILES {
                     let length = item.symlink_metadata().map_or(0, |stat| stat.len());
                     progress.expect(length);
