@@ -5,4 +5,5 @@ pub mod host;
 pub mod http;
 pub mod reference_tests;
 pub mod registry;
+pub mod tls;
 pub mod vm;

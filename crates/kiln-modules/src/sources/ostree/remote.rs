@@ -286,6 +286,31 @@ mod tests {
     }
 
     #[test]
+    fn the_identity_of_the_system_is_told_by_its_files() {
+        let root = tempfile::tempdir().expect("tempdir");
+        let consumer = remote(json!({"url": "u", "secrets": {"name": "org.osbuild.rhsm.consumer"}}));
+        let told = || {
+            let environment = BTreeMap::new();
+            let secrets = Secrets::new(&environment, "OSTREE").below(root.path());
+            consumer.config(Path::new("/p"), &environment, &secrets)
+        };
+        let error = told().expect_err("there are none");
+        assert!(
+            error.contains("etc/pki/consumer/cert.pem") && error.contains("etc/pki/consumer/key.pem"),
+            "{error}"
+        );
+        let directory = root.path().join("etc/pki/consumer");
+        std::fs::create_dir_all(&directory).expect("made");
+        for name in ["cert.pem", "key.pem"] {
+            std::fs::write(directory.join(name), "").expect("written");
+        }
+        let directory = directory.display();
+        let expected =
+            format!("tls-client-cert-path={directory}/cert.pem\ntls-client-key-path={directory}/key.pem\n");
+        assert!(told().expect("told").ends_with(&expected));
+    }
+
+    #[test]
     fn paths_are_quoted_in_urls() {
         assert_eq!(Remote::local(Path::new("/a b/ü-1/r_.~")).url, "file:///a%20b/%C3%BC-1/r_.~");
     }

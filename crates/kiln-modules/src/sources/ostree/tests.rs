@@ -31,7 +31,7 @@ impl World {
     }
 
     fn with(test: &str, server: impl FnOnce() -> Server) -> Option<Self> {
-        let needs = [Need { program: "ostree", package: "ostree" }, Need { program: "gpg", package: "gpg" }];
+        let needs = ["ostree", "gpg", "gpg-agent"].map(|name| Need { program: name, package: name });
         if !provided(test, &needs) {
             return None;
         }

@@ -42,6 +42,12 @@ impl<'a> Secrets<'a> {
         Self { environment, family, root: PathBuf::from("/"), subscriptions: OnceLock::new() }
     }
 
+    /// The secrets of a system that has another root directory.
+    #[cfg(test)]
+    pub(super) fn below(self, root: &Path) -> Self {
+        Self { root: root.to_owned(), ..self }
+    }
+
     /// Finds what a provider has for a URL.
     pub(super) fn identity(&self, provider: &str, url: &str) -> Result<Identity, String> {
         match provider {

@@ -70,34 +70,69 @@ fn fallback(entitlements: &Path, authority: &Path) -> Option<Identity> {
     Some(Identity { authority: Some(authority.to_owned()), certificate, key })
 }
 
-/// Reads the repositories of a `.repo` file that have a certificate.
+/// Reads the repositories of a `.repo` file that have a certificate. A repository may have several bases.
 fn parse(text: &str, authority: &Path) -> Vec<(String, Identity)> {
-    let mut sections: Vec<Vec<(String, String)>> = Vec::new();
-    for line in text.lines().map(str::trim_end) {
-        if line.starts_with(['#', ';']) || line.trim().is_empty() {
+    let sections = sections(text);
+    let defaults = sections.iter().filter(|(name, _)| *name == DEFAULTS).flat_map(|(_, options)| options);
+    let defaults: Vec<_> = defaults.collect();
+    let mut found = Vec::new();
+    for (_, options) in sections.iter().filter(|(name, _)| *name != DEFAULTS) {
+        let all = || defaults.iter().copied().chain(options);
+        let value = |wanted: &str| {
+            let last = all().filter(|(name, _)| name == wanted).last();
+            last.map(|(_, value)| value.as_str()).filter(|value| !value.is_empty())
+        };
+        let (Some(bases), Some(certificate), Some(key)) =
+            (value("baseurl"), value("sslclientcert"), value("sslclientkey"))
+        else {
+            continue;
+        };
+        let identity = Identity {
+            authority: Some(value("sslcacert").map_or(authority.to_owned(), PathBuf::from)),
+            certificate: certificate.into(),
+            key: key.into(),
+        };
+        let bases = bases.split([' ', '\t', '\n', ',']).filter(|base| !base.is_empty());
+        found.extend(bases.map(|base| (base.to_owned(), identity.clone())));
+    }
+    found
+}
+
+/// The section whose options all others have unless they say otherwise.
+const DEFAULTS: &str = "DEFAULT";
+
+/// A section's name, and its options with names in lower case.
+type Section<'a> = (&'a str, Vec<(String, String)>);
+
+/// Reads a file of sections: comments are whole lines, values are as they stand (a `%` is a `%`), and lines that are
+/// further to the right than an option belong to it. What is none of these is left out.
+fn sections(text: &str) -> Vec<Section<'_>> {
+    let mut sections: Vec<Section<'_>> = Vec::new();
+    // How far to the right the option is that lines may belong to.
+    let mut option: Option<usize> = None;
+    for line in text.lines() {
+        let content = line.trim();
+        if content.is_empty() || content.starts_with(['#', ';']) {
             continue;
         }
-        if line.starts_with('[') {
-            sections.push(Vec::new());
-        } else if let (Some(section), Some(at)) = (sections.last_mut(), line.find(['=', ':'])) {
-            let (name, value) = line.split_at(at);
-            section.push((name.trim().to_lowercase(), value.get(1..).unwrap_or_default().trim().to_owned()));
+        let indent = line.len() - line.trim_start().len();
+        let current = sections.last_mut().map(|(_, options)| options);
+        if let (Some(at), Some((_, value))) = (option, current.and_then(|options| options.last_mut()))
+            && indent > at
+        {
+            value.push('\n');
+            value.push_str(content);
+        } else if let Some(end) = content.rfind(']').filter(|_| content.starts_with('[')) {
+            sections.push((content.get(1..end).unwrap_or_default(), Vec::new()));
+            option = None;
+        } else if let (Some((_, options)), Some((name, value))) =
+            (sections.last_mut(), content.split_once(['=', ':']))
+        {
+            options.push((name.trim().to_lowercase(), value.trim().to_owned()));
+            option = Some(indent);
         }
     }
     sections
-        .iter()
-        .filter_map(|section| {
-            let value = |name: &str| {
-                section.iter().rev().find(|(key, _)| key == name).map(|(_, value)| value.as_str())
-            };
-            let identity = Identity {
-                authority: Some(value("sslcacert").map_or(authority.to_owned(), PathBuf::from)),
-                certificate: value("sslclientcert")?.into(),
-                key: value("sslclientkey")?.into(),
-            };
-            Some((value("baseurl")?.to_owned(), identity))
-        })
-        .collect()
 }
 
 /// Whether a URL begins with a base in which variables stand for any text without a slash.
@@ -146,6 +181,12 @@ baseurl=https://cdn.invalid/
             ("https://h/9/10/os/a.rpm", "https://h/$releasever/os", false),
             ("https://h//os/a", "https://h/$releasever/os", true),
             ("https://hx/os", "https://h/", false),
+            ("https://h/9/x86_64/u-1/os/a", "https://h/$releasever/$arch/$uuid/os", true),
+            ("https://h/9/x86_64/os/a", "https://h/$releasever/$arch/$uuid/os", false),
+            ("https://h/9x86_64/a", "https://h/$releasever$basearch/", true),
+            ("https://h/9/a", "https://h/$other/", false),
+            ("https://h/$releasever/a", "https://h/$releasever/", true),
+            ("https://hXinvalid/a", "https://h.invalid/", false),
         ];
         for (url, base, expected) in cases {
             assert_eq!(begins_with(url, base), expected, "{url} {base}");
@@ -179,5 +220,64 @@ baseurl=https://cdn.invalid/
         let found = system.identity("https://cdn.invalid/a.rpm").expect("the fallback");
         assert_eq!(found.key, root.path().join("run/secrets/etc-pki-entitlement/8-key.pem"));
         assert_eq!(found.authority, Some(root.path().join("run/secrets/rhsm/ca/katello-server-ca.pem")));
+    }
+
+    #[test]
+    fn files_are_read_as_they_are_written() {
+        let text = "\
+ignored = before any section
+  [DEFAULT]
+sslcacert = /ca-of-all
+[one]
+; a comment
+BaseURL : https://h.invalid/a%20b/$basearch
+  # a comment among the lines of a value
+    https://h.invalid/second,https://h.invalid/third
+
+    https://h.invalid/after-an-empty-line
+SSLClientKey=/k = ; no comment
+sslclientcert = /first
+sslclientcert = /c%(home)s
+[no key]
+baseurl = https://h.invalid/no-key
+sslclientcert = /c
+[empty key]
+baseurl = https://h.invalid/empty-key
+sslclientcert = /c
+sslclientkey =
+[own]
+junk
+baseurl = https://h.invalid/own
+sslclientcert = /c2
+sslclientkey = /k2
+sslcacert =
+";
+        let found = parse(text, Path::new("/default"));
+        let bases: Vec<_> = found.iter().map(|(base, _)| base.as_str()).collect();
+        let expected = ["a%20b/$basearch", "second", "third", "after-an-empty-line", "own"]
+            .map(|path| format!("https://h.invalid/{path}"));
+        assert_eq!(bases, expected);
+        let identity = |authority: &str, certificate: &str, key: &str| Identity {
+            authority: Some(authority.into()),
+            certificate: certificate.into(),
+            key: key.into(),
+        };
+        assert_eq!(found[0].1, identity("/ca-of-all", "/c%(home)s", "/k = ; no comment"));
+        assert_eq!(found[4].1, identity("/default", "/c2", "/k2"));
+        for text in ["", "[", "]", "[]", "[a", "=", "[a]\n=\n:\n  x", "\n \n[a]\n  x = 1\n y = 2"] {
+            assert!(parse(text, Path::new("/")).is_empty(), "{text}");
+        }
+    }
+
+    #[test]
+    fn the_authority_is_that_of_the_satellite_server_if_there_is_one() {
+        let root = tempfile::tempdir().expect("tempdir");
+        write(root.path(), "etc/yum.repos.d/redhat.repo", REPO);
+        write(root.path(), "etc/rhsm/ca/katello-server-ca.pem", "");
+        let system = Subscriptions::of_system(root.path()).expect("readable");
+        let found = system.identity("https://cdn.invalid/content/a.rpm").expect("two");
+        assert_eq!(found.authority, Some(root.path().join("etc/rhsm/ca/katello-server-ca.pem")));
+        let own = system.identity("https://cdn.invalid/content/9/x86_64/os/a.rpm").expect("one");
+        assert_eq!(own.authority.as_deref(), Some(Path::new("/etc/rhsm/ca/own.pem")), "it names another one");
     }
 }

@@ -1,6 +1,56 @@
 //! Who is trusted: keys that sign commits, certificates of servers and clients.
 
+use kiln_testkit::tls::Authority;
+
 use super::*;
+
+const CA: &str = "OSBUILD_SOURCES_OSTREE_SSL_CA_CERT";
+const CERTIFICATE: &str = "OSBUILD_SOURCES_OSTREE_SSL_CLIENT_CERT";
+const KEY: &str = "OSBUILD_SOURCES_OSTREE_SSL_CLIENT_KEY";
+
+#[test]
+fn servers_and_clients_show_their_certificates() {
+    let name = "servers_and_clients_show_their_certificates";
+    let authority = Authority::new();
+    let Some(mut world) = World::with(name, || authority.server("127.0.0.1", true)) else { return };
+    let files = authority.write(world.directory.path());
+    let [ca, certificate, key] = [files.authority, files.certificate, files.key]
+        .map(|path| path.into_os_string().into_string().expect("UTF-8"));
+    let commit = world.commit(&[("a", "a")], &[]);
+    let mtls = json!({"url": world.url(), "secrets": {"name": "org.osbuild.mtls"}});
+    let plain = json!({"url": world.url()});
+    let client = [(CERTIFICATE, certificate.as_str()), (KEY, key.as_str())];
+    let mut pull = |remote: &Value, variables: &[(&str, &str)]| {
+        let search = world.environment.remove_entry("PATH").expect("a path");
+        let variables = variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+        world.environment = variables.chain([search]).collect();
+        world.pull(&commit, remote.clone())
+    };
+    let insecure = ("OSBUILD_SOURCES_OSTREE_INSECURE", "true");
+
+    // Not the server's, not the client's, and neither where a remote has no secrets.
+    pull(&mtls, &client).expect_err("the server is not known");
+    pull(&mtls, &[(CA, &ca)]).expect_err("the server wants to know who it is");
+    pull(&mtls, &[insecure]).expect_err("the server still wants to know");
+    pull(&plain, &[client[0], client[1], (CA, &ca), insecure])
+        .expect_err("these are for remotes with secrets");
+    let error = pull(&mtls, &client[..1]).expect_err("half of it");
+    assert!(error.contains(KEY), "{error}");
+
+    let proxy = Server::start();
+    let through = ("OSBUILD_SOURCES_OSTREE_PROXY", proxy.url(""));
+    pull(&mtls, &[client[0], client[1], (CA, &ca), (through.0, &through.1)]).expect("both are known");
+    assert!(proxy.requests().iter().all(|request| request.method == "CONNECT"));
+    assert!(!proxy.requests().is_empty(), "the proxy was not used");
+    assert_eq!(pull(&mtls, &[]), Ok(true), "it is in the cache");
+
+    fs::remove_dir_all(world.cache()).expect("removed");
+    let variables = [client[0], client[1], insecure];
+    let variables = variables.map(|(name, value)| (name.to_owned(), value.to_owned()));
+    world.environment.extend(variables);
+    world.pull(&commit, mtls).expect("any server will do");
+    world.is_sound();
+}
 
 /// A key pair, and its public key as a text.
 struct Key {
