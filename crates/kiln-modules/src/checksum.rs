@@ -45,7 +45,7 @@ impl Algorithm {
 
     /// Starts to compute a checksum.
     pub(crate) fn hasher(self) -> Hasher {
-        let digest: Box<dyn DynDigest + Send> = match self {
+        let digest: Box<dyn Digester> = match self {
             Self::Md5 => Box::new(md5::Md5::new()),
             Self::Sha1 => Box::new(sha1::Sha1::new()),
             Self::Sha256 => Box::new(sha2::Sha256::new()),
@@ -53,6 +53,23 @@ impl Algorithm {
             Self::Sha512 => Box::new(sha2::Sha512::new()),
         };
         Hasher { algorithm: self, digest }
+    }
+}
+
+/// An algorithm at work; it can be asked in between, so it can be copied.
+trait Digester: DynDigest + Send {
+    fn copied(&self) -> Box<dyn Digester>;
+}
+
+impl<T: DynDigest + Clone + Send + 'static> Digester for T {
+    fn copied(&self) -> Box<dyn Digester> {
+        Box::new(self.clone())
+    }
+}
+
+impl Clone for Box<dyn Digester> {
+    fn clone(&self) -> Self {
+        (**self).copied()
     }
 }
 
@@ -112,9 +129,10 @@ impl fmt::Display for Checksum {
 }
 
 /// Computes a checksum while the content passes by.
+#[derive(Clone)]
 pub(crate) struct Hasher {
     algorithm: Algorithm,
-    digest: Box<dyn DynDigest + Send>,
+    digest: Box<dyn Digester>,
 }
 
 impl Hasher {

@@ -28,10 +28,56 @@ type Wrap = dyn Fn(TcpStream) -> io::Result<Box<dyn Stream>> + Send + Sync;
 pub struct Reply {
     status: u16,
     headers: Vec<(String, String)>,
-    body: Arc<[u8]>,
+    body: Body,
     length: Length,
-    stop_at: Option<(usize, Stop)>,
+    ranges: Ranges,
+    stop_at: Option<(u64, Stop)>,
+    pace: Option<(usize, Duration)>,
     hold: usize,
+}
+
+/// Bytes, again and again, up to a length.
+#[derive(Clone, Debug)]
+struct Body {
+    block: Arc<[u8]>,
+    length: u64,
+}
+
+impl Body {
+    /// Writes the bytes from a place on, up to another one; `pace` says how many at once, and how long after that
+    /// nothing is sent.
+    fn write(
+        &self,
+        stream: &mut dyn Write,
+        from: u64,
+        to: u64,
+        pace: Option<(usize, Duration)>,
+    ) -> io::Result<()> {
+        let mut at = from;
+        while at < to && !self.block.is_empty() {
+            let start = usize::try_from(at % self.block.len() as u64).unwrap_or_default();
+            let rest = self.block.get(start..).unwrap_or_default();
+            let most =
+                usize::try_from(to - at).unwrap_or(usize::MAX).min(pace.map_or(usize::MAX, |pace| pace.0));
+            let piece = rest.get(..most).unwrap_or(rest);
+            stream.write_all(piece)?;
+            at += piece.len() as u64;
+            if let Some((_, time)) = pace {
+                stream.flush()?;
+                std::thread::sleep(time);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// What becomes of a request for a part.
+#[derive(Clone, Debug)]
+enum Ranges {
+    Ignored,
+    Honoured,
+    /// The part that was asked for, said to be another one.
+    Claimed(String),
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -56,8 +102,9 @@ impl Reply {
 
     /// Answers with a status and no body.
     pub fn status(status: u16) -> Self {
-        let body = Arc::from(Vec::new());
-        Self { status, headers: Vec::new(), body, length: Length::Right, stop_at: None, hold: 0 }
+        let body = Body { block: Arc::from(Vec::new()), length: 0 };
+        let (headers, length, ranges) = (Vec::new(), Length::Right, Ranges::Ignored);
+        Self { status, headers, body, length, ranges, stop_at: None, pace: None, hold: 0 }
     }
 
     /// Answers with a redirection.
@@ -68,7 +115,36 @@ impl Reply {
     /// Sets the body.
     #[must_use]
     pub fn body(mut self, body: impl Into<Vec<u8>>) -> Self {
-        self.body = Arc::from(body.into());
+        let block: Arc<[u8]> = Arc::from(body.into());
+        self.body = Body { length: block.len() as u64, block };
+        self
+    }
+
+    /// Sets a body of any length that takes no memory: a block of bytes, again and again.
+    #[must_use]
+    pub fn repeat(mut self, block: impl Into<Vec<u8>>, length: u64) -> Self {
+        self.body = Body { block: Arc::from(block.into()), length };
+        self
+    }
+
+    /// Answers requests for the rest of the body (`Range: bytes=N-`) with that rest.
+    #[must_use]
+    pub fn ranges(mut self) -> Self {
+        self.ranges = Ranges::Honoured;
+        self
+    }
+
+    /// Answers requests for the rest of the body with that rest and a `Content-Range` of one's own; none if it is empty.
+    #[must_use]
+    pub fn claim_range(mut self, range: impl Into<String>) -> Self {
+        self.ranges = Ranges::Claimed(range.into());
+        self
+    }
+
+    /// Sends so many bytes of the body at once, and then none for a while.
+    #[must_use]
+    pub fn paced(mut self, bytes: usize, pause: Duration) -> Self {
+        self.pace = Some((bytes, pause));
         self
     }
 
@@ -102,14 +178,14 @@ impl Reply {
 
     /// Closes the connection after so many bytes of the answer's body.
     #[must_use]
-    pub fn cut_at(mut self, bytes: usize) -> Self {
+    pub fn cut_at(mut self, bytes: u64) -> Self {
         self.stop_at = Some((bytes, Stop::Close));
         self
     }
 
     /// Sends nothing more after so many bytes of the answer's body, until the client goes away.
     #[must_use]
-    pub fn stall_at(mut self, bytes: usize) -> Self {
+    pub fn stall_at(mut self, bytes: u64) -> Self {
         self.stop_at = Some((bytes, Stop::Stall));
         self
     }
@@ -152,6 +228,7 @@ struct State {
     active: usize,
     most_active: usize,
     stalled: usize,
+    sent: u64,
     closing: bool,
 }
 
@@ -222,6 +299,11 @@ impl Server {
     /// How many connections were accepted.
     pub fn connections(&self) -> usize {
         self.state().connections
+    }
+
+    /// How many bytes of bodies were sent.
+    pub fn sent(&self) -> u64 {
+        self.state().sent
     }
 
     /// The highest number of requests that were being answered at the same time.
@@ -318,7 +400,7 @@ fn serve(shared: &Shared, connection: usize, socket: TcpStream) -> io::Result<()
                 next_reply(&mut state, &request.target)
             };
             shared.changed.notify_all();
-            let open = answer(shared, stream.get_mut(), &raw, &reply);
+            let open = answer(shared, stream.get_mut(), &raw, &reply, &request);
             shared.lock().active -= 1;
             if !open? {
                 break;
@@ -357,38 +439,61 @@ fn read_request(stream: &mut impl BufRead, connection: usize) -> io::Result<Opti
 }
 
 /// Sends a reply; `true` if the connection stays usable.
-fn answer(shared: &Shared, stream: &mut dyn Write, socket: &TcpStream, reply: &Reply) -> io::Result<bool> {
+fn answer(
+    shared: &Shared,
+    stream: &mut dyn Write,
+    socket: &TcpStream,
+    reply: &Reply,
+    request: &Request,
+) -> io::Result<bool> {
     if reply.hold > 0 {
         let waiting = |state: &mut State| state.most_active < reply.hold && !state.closing;
         drop(shared.changed.wait_timeout_while(shared.lock(), PATIENCE, waiting));
     }
-    let mut head = format!("HTTP/1.1 {} Scripted\r\n", reply.status);
+    let whole = reply.body.length;
+    let asked = request.header("range").and_then(|range| range.strip_prefix("bytes=")?.strip_suffix('-'));
+    let asked = asked.and_then(|from| from.parse::<u64>().ok());
+    let (status, from, range) = match (&reply.ranges, asked) {
+        (Ranges::Ignored, _) | (_, None) => (reply.status, 0, None),
+        (_, Some(from)) if from >= whole => (416, whole, Some(format!("bytes */{whole}"))),
+        (Ranges::Honoured, Some(from)) => (206, from, Some(format!("bytes {from}-{}/{whole}", whole - 1))),
+        (Ranges::Claimed(range), Some(from)) => (206, from, Some(range.clone())),
+    };
+    let mut head = format!("HTTP/1.1 {status} Scripted\r\n");
     for (name, value) in &reply.headers {
         head.push_str(&format!("{name}: {value}\r\n"));
     }
+    if let Some(range) = range.filter(|range| !range.is_empty()) {
+        head.push_str(&format!("Content-Range: {range}\r\n"));
+    }
     match reply.length {
-        Length::Right => head.push_str(&format!("Content-Length: {}\r\n", reply.body.len())),
-        Length::Claimed(length) => head.push_str(&format!("Content-Length: {length}\r\n")),
+        Length::Right => head.push_str(&format!("Content-Length: {}\r\n", whole - from)),
+        Length::Claimed(length) => {
+            head.push_str(&format!("Content-Length: {}\r\n", length.saturating_sub(from)))
+        }
         Length::None => head.push_str("Connection: close\r\n"),
         Length::Chunked => head.push_str("Transfer-Encoding: chunked\r\n"),
     }
     head.push_str("\r\n");
     stream.write_all(head.as_bytes())?;
-    let end = reply.stop_at.map_or(reply.body.len(), |(bytes, _)| bytes.min(reply.body.len()));
-    let body = reply.body.get(..end).unwrap_or_default();
+    let end = reply.stop_at.map_or(whole, |(bytes, _)| whole.min(from + bytes));
     if matches!(reply.length, Length::Chunked) {
-        for chunk in body.chunks(1000) {
-            write!(stream, "{:x}\r\n", chunk.len())?;
-            stream.write_all(chunk)?;
+        let mut at = from;
+        while at < end {
+            let size = (end - at).min(1000);
+            write!(stream, "{size:x}\r\n")?;
+            reply.body.write(stream, at, at + size, reply.pace)?;
             stream.write_all(b"\r\n")?;
+            at += size;
         }
         if reply.stop_at.is_none() {
             stream.write_all(b"0\r\n\r\n")?;
         }
     } else {
-        stream.write_all(body)?;
+        reply.body.write(stream, from, end, reply.pace)?;
     }
     stream.flush()?;
+    shared.lock().sent += end - from;
     match reply.stop_at {
         Some((_, Stop::Close)) => Ok(false),
         Some((_, Stop::Stall)) => {

@@ -3,15 +3,16 @@
 //! ```text
 //! sources/org.osbuild.files/sha256:…                verified content, mode 644, never changed again
 //! sources/org.osbuild.files/.unverified-kiln-…/     content on its way, of one running download
+//! sources/org.osbuild.files/.partial-kiln-sha256:…  what has arrived of a large file ([`arriving`](super::arriving))
 //! ```
 //!
 //! Content appears under its name by a rename and only after its checksum was found right. Several programs
 //! may fill one directory: whoever renames later replaces a file by one with the same bytes. The directory
 //! of a running download is locked (`flock`); one that is not locked was left by a process that died, and is
-//! removed by the next download.
+//! removed by the next download. What has arrived of a file is of use for [`USEFUL`] and is removed then.
 
-use std::fs::{self, File, Permissions, TryLockError};
-use std::io;
+use std::collections::HashSet;
+use std::fs::{self, File, Permissions};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
@@ -21,6 +22,12 @@ use kiln_api::ModuleError;
 use crate::checksum::Checksum;
 
 const PREFIX: &str = ".unverified-kiln-";
+
+/// What the names start with of what has arrived of a file; `kiln-store` counts and evicts it as a download.
+pub(super) const PARTIAL: &str = ".partial-kiln-";
+
+/// How long what has arrived of a file is kept after the last byte.
+const USEFUL: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 
 /// The time of modification of all content: the first second after the epoch, because some programs take 0 for
 /// "no time".
@@ -43,6 +50,8 @@ pub(super) fn is_cached(directory: &Path, checksum: &Checksum, size: Option<u64>
 /// A directory for content on its way; removed when dropped.
 pub(super) struct Workspace {
     directory: PathBuf,
+    /// Files of which something had arrived when the workspace was made.
+    begun: HashSet<String>,
     /// Holds the lock.
     _lock: File,
 }
@@ -51,7 +60,7 @@ impl Workspace {
     /// Makes the directory of the content type if need be, and a workspace in it.
     pub(super) fn create(directory: &Path) -> Result<Self, ModuleError> {
         fs::create_dir_all(directory).map_err(ModuleError::io("create directory", directory))?;
-        remove_stale(directory);
+        let begun = remove_stale(directory);
         loop {
             let path = tempfile::Builder::new()
                 .prefix(PREFIX)
@@ -63,13 +72,23 @@ impl Workspace {
             if lock.try_lock().is_err() || lock.metadata().is_ok_and(|metadata| metadata.nlink() == 0) {
                 continue;
             }
-            return Ok(Self { directory: path, _lock: lock });
+            return Ok(Self { directory: path, begun, _lock: lock });
         }
     }
 
     /// The directory: only its owner may look into it.
     pub(super) fn path(&self) -> &Path {
         &self.directory
+    }
+
+    /// The directory of the content type.
+    pub(super) fn content_directory(&self) -> &Path {
+        self.directory.parent().unwrap_or(Path::new(""))
+    }
+
+    /// Whether something of a file may have arrived earlier: for most it has not, and nobody has to look.
+    pub(super) fn may_have(&self, checksum: &Checksum) -> bool {
+        self.begun.contains(checksum.as_str())
     }
 
     /// Makes an empty file for content that is still to be verified.
@@ -104,17 +123,8 @@ impl Unverified {
 
     /// Moves the content to its place: it was found to be right.
     pub(super) fn commit(mut self) -> Result<(), ModuleError> {
-        // The mode is set, not asked for: the umask of whoever runs this must not decide who can read.
-        self.file
-            .set_permissions(Permissions::from_mode(0o644))
-            .map_err(ModuleError::io("set the mode of", &self.path))?;
-        // The time of the download says nothing about the content, and stages that copy files keep their times:
-        // with it, two builds of the same manifest would differ.
-        self.file
-            .set_modified(SystemTime::UNIX_EPOCH + MODIFIED)
-            .map_err(ModuleError::io("set the time of", &self.path))?;
         let target = self.path.parent().and_then(Path::parent).unwrap_or(Path::new("")).join(&self.name);
-        fs::rename(&self.path, &target).map_err(ModuleError::io("move content to", &target))?;
+        finish(&self.file, &self.path, &target)?;
         self.renamed = true;
         Ok(())
     }
@@ -129,22 +139,44 @@ impl Drop for Unverified {
     }
 }
 
-/// Removes what dead processes left. Best effort: it harms nobody, and the next download tries again.
-fn remove_stale(directory: &Path) {
+/// Gives a file the attributes and the name of verified content.
+pub(super) fn finish(file: &File, path: &Path, target: &Path) -> Result<(), ModuleError> {
+    // The mode is set, not asked for: the umask of whoever runs this must not decide who can read.
+    file.set_permissions(Permissions::from_mode(0o644)).map_err(ModuleError::io("set the mode of", path))?;
+    // The time of the download says nothing about the content, and stages that copy files keep their times:
+    // with it, two builds of the same manifest would differ.
+    file.set_modified(SystemTime::UNIX_EPOCH + MODIFIED).map_err(ModuleError::io("set the time of", path))?;
+    fs::rename(path, target).map_err(ModuleError::io("move content to", target))
+}
+
+/// Removes what dead processes left, and says of which files something has arrived. Best effort: what stays harms
+/// nobody, and the next download tries again.
+fn remove_stale(directory: &Path) -> HashSet<String> {
+    let mut begun = HashSet::new();
     for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
-        if !entry.file_name().to_string_lossy().starts_with(PREFIX) {
+        let name = entry.file_name();
+        let name = name.to_string_lossy();
+        let path = entry.path();
+        if let Some(checksum) = name.strip_prefix(PARTIAL) {
+            let modified = entry.metadata().and_then(|metadata| metadata.modified());
+            let age = modified.ok().and_then(|time| time.elapsed().ok()).unwrap_or_default();
+            if age <= USEFUL {
+                begun.insert(checksum.to_owned());
+            } else if let Ok(lock) = File::open(&path)
+                && lock.try_lock().is_ok()
+            {
+                let _ = fs::remove_file(&path);
+            }
             continue;
         }
-        let path = entry.path();
-        if let Ok(lock) = File::open(&path)
-            && let Ok(()) = lock.try_lock().map_err(|error| match error {
-                TryLockError::Error(error) => error,
-                TryLockError::WouldBlock => io::ErrorKind::WouldBlock.into(),
-            })
+        if name.starts_with(PREFIX)
+            && let Ok(lock) = File::open(&path)
+            && lock.try_lock().is_ok()
         {
             let _ = fs::remove_dir_all(&path);
         }
     }
+    begun
 }
 
 #[cfg(test)]
@@ -189,6 +221,22 @@ mod tests {
             let checksum = Checksum::parse(name).expect("checksum");
             assert_eq!(is_cached(cache.path(), &checksum, None), expected, "{name}");
         }
+    }
+
+    #[test]
+    fn what_has_arrived_is_of_use_for_some_days() {
+        let cache = tempfile::tempdir().expect("tempdir");
+        let path = |name: &str| cache.path().join(format!("{PARTIAL}{name}"));
+        for (name, days) in [("young", 6), ("old", 8), ("old and in use", 8)] {
+            let file = File::create(path(name)).expect("made");
+            let time = SystemTime::now() - Duration::from_secs(days * 24 * 60 * 60);
+            file.set_modified(time).expect("set");
+        }
+        let used = File::open(path("old and in use")).expect("opened");
+        used.lock().expect("locked");
+        let workspace = Workspace::create(cache.path()).expect("workspace");
+        assert_eq!(workspace.begun, HashSet::from(["young".to_owned()]));
+        assert!(path("young").exists() && !path("old").exists() && path("old and in use").exists());
     }
 
     #[test]

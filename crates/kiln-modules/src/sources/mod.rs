@@ -2,6 +2,7 @@
 
 use kiln_api::source::Source;
 
+mod arriving;
 mod containers_storage;
 mod content;
 mod copy;

@@ -8,13 +8,14 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use crate::checksum::Checksum;
-use crate::sources::web::{Wanted, url};
+use crate::sources::web::{Place, Places, Wanted};
 
 /// Downloads files from URLs.
 ///
 /// Items are named by the checksum of their content and kept in the cache. URLs may have the schemes `http`,
 /// `https` and `file`; paths are percent-quoted, so they are written plainly. Several items are fetched at the same
-/// time; tries that fail for a passing reason are repeated up to ten times, with pauses that grow.
+/// time; tries that fail for a passing reason are repeated up to ten times, with pauses that grow. What has arrived is
+/// kept, also of a run that was interrupted, and the rest is asked for; `mirrors` names further URLs of a file.
 ///
 /// Secrets: `org.osbuild.mtls` takes a client certificate from the environment variables
 /// `OSBUILD_SOURCES_CURL_SSL_CLIENT_CERT`, `OSBUILD_SOURCES_CURL_SSL_CLIENT_KEY` and
@@ -76,6 +77,11 @@ pub(super) struct Full {
     #[serde(default)]
     #[schemars(with = "u64")]
     size: Option<u64>,
+    /// Further URLs of the same file, fetched with the same secrets: tried in turn where one fails or is much slower
+    /// than others; Kiln's own, not part of any stage's id.
+    #[serde(default)]
+    #[schemars(with = "Vec<String>")]
+    mirrors: Option<Vec<String>>,
 }
 
 /// What proves to the server that the file may be had.
@@ -91,14 +97,13 @@ pub(super) fn parse(key: &str, description: &Value) -> Result<Wanted, String> {
     let checksum = Checksum::parse(key).map_err(|error| error.to_string())?;
     let full = match File::deserialize(description) {
         Ok(File::Full(full)) => full,
-        Ok(File::Url(url)) => Full { url, insecure: false, secrets: None, size: None },
+        Ok(File::Url(url)) => Full { url, insecure: false, secrets: None, size: None, mirrors: None },
         Err(_) => return Err(format!("`{key}` is neither a URL nor an object with a `url`")),
     };
-    let shown = url::show(&full.url);
-    let location = url::parse(&full.url).map_err(|reason| format!("invalid URL `{shown}`: {reason}"))?;
     let secrets = full.secrets.map(|secrets| secrets.name);
-    let (url, insecure, size) = (full.url, full.insecure, full.size);
-    Ok(Wanted { checksum, url, shown, location, insecure, secrets, size })
+    let urls = std::iter::once(&full.url).chain(full.mirrors.iter().flatten());
+    let places: Result<_, _> = urls.map(|url| Place::parse(url, full.insecure, secrets.clone())).collect();
+    Ok(Wanted { checksum, size: full.size, places: Places::Listed(places?) })
 }
 
 /// The size that an item's description states.
@@ -136,6 +141,7 @@ mod tests {
                 json!({KEY: {"url": "x", "secrets": {"name": "x", "more": 1}}}),
                 json!({KEY: {"url": "x", "insecure": 1}}),
                 json!({KEY: {"url": "x", "size": -1}}),
+                json!({KEY: {"url": "x", "mirrors": "y"}}),
             ]);
         agreement().member("urls").accepts([json!({KEY: "http://h.invalid/"})]).refuses([json!(1)]);
         agreement().member("urls").around(json!({"items": {}})).refuses([json!({})]);
@@ -152,6 +158,11 @@ mod tests {
         let cases = [
             ("sha256:00", json!("http://h.invalid/"), "64"),
             (KEY, json!("ftp://u:p@h.invalid/x"), "invalid URL `ftp://h.invalid/x`: unknown scheme `ftp`"),
+            (
+                KEY,
+                json!({"url": "http://h.invalid/x", "mirrors": ["x"]}),
+                "invalid URL `x`: it has no scheme",
+            ),
             (KEY, json!(7), "neither"),
         ];
         for (key, description, expected) in cases {

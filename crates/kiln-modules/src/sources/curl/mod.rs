@@ -8,10 +8,8 @@ use kiln_api::module::ModuleSchema;
 use kiln_api::source::{CopyRequest, DownloadEvent, DownloadRequest, ItemResult, Source};
 use serde_json::Value;
 
-use super::content::is_cached;
 use super::copy::copy_files;
-use super::web::{self, Patience};
-use crate::checksum::Checksum;
+use super::web::{self, Patience, Web};
 
 pub(super) mod item;
 
@@ -31,8 +29,7 @@ impl Source for Curl {
     }
 
     fn cached(&self, cache: &Path, checksum: &str) -> bool {
-        Checksum::parse(checksum)
-            .is_ok_and(|checksum| is_cached(&cache.join(self.content_type()), &checksum, None))
+        web::is_file_cached(cache, checksum)
     }
 
     fn expected_size(&self, description: &Value) -> Option<u64> {
@@ -62,5 +59,15 @@ pub(super) fn download(
     events: &(dyn Fn(DownloadEvent<'_>) + Sync),
     patience: &Patience<'_>,
 ) -> Vec<ItemResult> {
-    web::download(request, events, patience, &item::parse)
+    let web = Web::new(request, events, patience);
+    let mut files = Vec::new();
+    for (index, (key, description)) in request.items.iter().enumerate() {
+        match item::parse(key, description) {
+            Ok(wanted) if web.has(index, &wanted.checksum, wanted.size) => {}
+            Ok(wanted) => files.push((index, wanted)),
+            Err(reason) => web.report(index, Err(reason)),
+        }
+    }
+    web.fetch(files);
+    web.finish()
 }

@@ -67,6 +67,11 @@ impl<'a> Clients<'a> {
         self.secrets.identity(provider, url)
     }
 
+    /// Whether a URL is fetched through a proxy.
+    pub(super) fn has_proxy(&self, uri: &Uri) -> bool {
+        self.proxies.of(uri).is_some()
+    }
+
     /// The client for a URL.
     pub(super) fn agent(&self, uri: &Uri, profile: &Profile) -> Result<Agent, String> {
         let route = match self.proxies.of(uri) {

@@ -30,16 +30,40 @@ pub(super) struct Failure {
     pub(super) wait: Option<Duration>,
     /// Whether there was no answer at all: other items of the host will fare no better.
     pub(super) unreachable: bool,
+    /// Whether the next try need not wait: it asks for something else.
+    pub(super) at_once: bool,
+    /// Whether the server must not be asked for a part again.
+    pub(super) whole: bool,
+    /// Whether the cause is on this machine: no other place of the file helps.
+    pub(super) here: bool,
 }
 
 impl Failure {
     fn new(reason: impl Into<String>, tries: u32) -> Self {
-        Self { reason: reason.into(), tries, wait: None, unreachable: false }
+        Self {
+            reason: reason.into(),
+            tries,
+            wait: None,
+            unreachable: false,
+            at_once: false,
+            whole: false,
+            here: false,
+        }
     }
 
     /// A failure that every further try would repeat.
     pub(super) fn permanent(reason: impl Into<String>) -> Self {
         Self::new(reason, 1)
+    }
+
+    /// A failure of this machine, which no server can help.
+    pub(super) fn here(reason: impl Into<String>) -> Self {
+        Self { here: true, ..Self::permanent(reason) }
+    }
+
+    /// A failure that the next request avoids because it asks for something else.
+    pub(super) fn avoidable(reason: impl Into<String>) -> Self {
+        Self { at_once: true, ..Self::passing(reason) }
     }
 
     /// A failure that may pass.
@@ -130,6 +154,9 @@ impl Failure {
 
     /// How long to wait after so many tries (from 1).
     pub(super) fn pause(&self, tries: u32) -> Duration {
+        if self.at_once {
+            return Duration::ZERO;
+        }
         let full = FIRST_PAUSE.saturating_mul(1 << tries.saturating_sub(1).min(16)).min(LONGEST_PAUSE);
         let random = RandomState::new().hash_one(tries) % 1000;
         let pause = full.mul_f64(1.0 - 0.5 * (random as f64 / 1000.0));

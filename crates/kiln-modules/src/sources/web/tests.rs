@@ -12,7 +12,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use kiln_api::source::{DownloadEvent, DownloadRequest, ItemResult, Source};
-use kiln_testkit::http::{Reply, Server};
+pub(in crate::sources) use kiln_testkit::http::{Reply, Server};
 use serde_json::{Map, Value, json};
 use tempfile::TempDir;
 
@@ -22,39 +22,65 @@ use crate::sources::curl::{Curl, download};
 
 mod behaviour;
 mod interruption;
+mod mirrors;
+mod resume;
 mod tls;
+mod torture;
+
+/// What is tested.
+type Fetcher =
+    fn(&DownloadRequest<'_>, &(dyn Fn(DownloadEvent<'_>) + Sync), &Patience<'_>) -> Vec<ItemResult>;
 
 /// A cache, and everything that was reported while it was filled.
-struct Fixture {
+pub(in crate::sources) struct Fixture {
     cache: TempDir,
+    fetcher: Fetcher,
+    options: Value,
     environment: BTreeMap<String, String>,
     parallel: Option<usize>,
     stall: Duration,
+    slow: Duration,
     interrupted: AtomicBool,
+    /// Why there is no room.
+    room: Option<String>,
     pauses: Mutex<Vec<Duration>>,
     log: Mutex<Log>,
 }
 
 #[derive(Debug, Default)]
-struct Log {
+pub(in crate::sources) struct Log {
     started: Vec<(String, Option<u64>)>,
     bytes: BTreeMap<String, i64>,
-    retries: Vec<String>,
+    pub(in crate::sources) retries: Vec<String>,
     finished: Vec<(String, bool)>,
     failed: Vec<(String, String)>,
 }
 
 impl Fixture {
-    fn new() -> Self {
+    pub(in crate::sources) fn new() -> Self {
         Self {
             cache: tempfile::tempdir().expect("tempdir"),
+            fetcher: download,
+            options: json!({}),
             environment: BTreeMap::new(),
             parallel: None,
             stall: Duration::from_secs(30),
+            slow: Duration::from_secs(30),
             interrupted: AtomicBool::new(false),
+            room: None,
             pauses: Mutex::default(),
             log: Mutex::default(),
         }
+    }
+
+    /// What tests another source than curl.
+    pub(in crate::sources) fn of(fetcher: Fetcher, options: Value) -> Self {
+        Self { fetcher, options, ..Self::new() }
+    }
+
+    /// Fetches one file after the other.
+    pub(in crate::sources) fn one_by_one(self) -> Self {
+        Self { parallel: Some(1), ..self }
     }
 
     fn environment(mut self, variables: &[(&str, &str)]) -> Self {
@@ -63,21 +89,24 @@ impl Fixture {
         self
     }
 
-    fn download(&self, items: &Map<String, Value>) -> Vec<ItemResult> {
-        let pause = |duration, _: &AtomicBool| {
-            self.pauses.lock().unwrap_or_else(PoisonError::into_inner).push(duration);
+    pub(in crate::sources) fn download(&self, items: &Map<String, Value>) -> Vec<ItemResult> {
+        let pause = |duration: Duration, _: &AtomicBool| {
+            if !duration.is_zero() {
+                self.pauses.lock().unwrap_or_else(PoisonError::into_inner).push(duration);
+            }
         };
         let request = DownloadRequest {
             items,
-            options: &json!({}),
+            options: &self.options,
             cache: self.cache.path(),
             environment: &self.environment,
             parallel: self.parallel,
             interrupted: &self.interrupted,
-            room: &|_| Ok(()),
+            room: &|_| self.room.clone().map_or(Ok(()), Err),
         };
-        let patience = Patience { stall: self.stall, connect: Duration::from_secs(10), pause: &pause };
-        let results = download(&request, &|event| self.log().record(event), &patience);
+        let patience =
+            Patience { stall: self.stall, slow: self.slow, connect: Duration::from_secs(10), pause: &pause };
+        let results = (self.fetcher)(&request, &|event| self.log().record(event), &patience);
         assert_eq!(
             results.iter().map(|result| &result.checksum).collect::<Vec<_>>(),
             items.keys().collect::<Vec<_>>(),
@@ -88,7 +117,7 @@ impl Fixture {
     }
 
     /// Downloads one item, which must work.
-    fn fetch(&self, body: &[u8], description: Value) {
+    pub(in crate::sources) fn fetch(&self, body: &[u8], description: Value) {
         let key = checksum(body);
         let results = self.download(&items([(key.clone(), description)]));
         assert_eq!(results[0].error, None);
@@ -97,7 +126,7 @@ impl Fixture {
     }
 
     /// Downloads one item, which must fail.
-    fn fail(&self, key: &str, description: Value) -> String {
+    pub(in crate::sources) fn fail(&self, key: &str, description: Value) -> String {
         let results = self.download(&items([(key.to_owned(), description)]));
         assert!(!self.path(key).exists());
         let error = results[0].error.clone().expect("it fails");
@@ -110,7 +139,7 @@ impl Fixture {
         self.cache.path().join("org.osbuild.files").join(key)
     }
 
-    fn log(&self) -> std::sync::MutexGuard<'_, Log> {
+    pub(in crate::sources) fn log(&self) -> std::sync::MutexGuard<'_, Log> {
         self.log.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -118,12 +147,31 @@ impl Fixture {
         self.pauses.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// What is in the cache without being content.
+    /// Waits until so much has arrived of one item.
+    fn wait_for_partial(&self, bytes: u64) {
+        let start = Instant::now();
+        while self.partials().iter().all(|(_, arrived)| *arrived < bytes) {
+            assert!(start.elapsed() < Duration::from_secs(10), "no {bytes} bytes");
+            std::thread::yield_now();
+        }
+    }
+
+    /// Of what something has arrived, and how much.
+    fn partials(&self) -> Vec<(String, u64)> {
+        let entries = fs::read_dir(self.cache.path().join("org.osbuild.files")).into_iter().flatten();
+        let found = entries.map(|entry| entry.expect("entry")).filter_map(|entry| {
+            let name = entry.file_name().to_string_lossy().strip_prefix(".partial-kiln-")?.to_owned();
+            Some((name, entry.metadata().expect("metadata").len()))
+        });
+        found.collect()
+    }
+
+    /// What is in the cache and neither content nor something that has arrived.
     fn leftovers(&self) -> Vec<String> {
         let entries = fs::read_dir(self.cache.path().join("org.osbuild.files")).into_iter().flatten();
         entries
             .map(|entry| entry.expect("entry").file_name().to_string_lossy().into_owned())
-            .filter(|name| name.starts_with('.'))
+            .filter(|name| name.starts_with('.') && !name.starts_with(".partial-kiln-"))
             .collect()
     }
 }
@@ -142,14 +190,14 @@ impl Log {
     }
 }
 
-fn checksum(body: &[u8]) -> String {
+pub(in crate::sources) fn checksum(body: &[u8]) -> String {
     let any = Checksum::parse(&format!("sha256:{}", "0".repeat(64))).expect("a checksum");
     let mut hasher = any.algorithm().hasher();
     hasher.update(body);
     hasher.finish().as_str().to_owned()
 }
 
-fn items(entries: impl IntoIterator<Item = (String, Value)>) -> Map<String, Value> {
+pub(in crate::sources) fn items(entries: impl IntoIterator<Item = (String, Value)>) -> Map<String, Value> {
     entries.into_iter().collect()
 }
 

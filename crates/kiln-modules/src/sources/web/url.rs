@@ -17,6 +17,16 @@ pub(in crate::sources) enum Location {
     Web(Uri),
 }
 
+impl Location {
+    /// The server; empty for files of this machine.
+    pub(in crate::sources) fn host(&self) -> &str {
+        match self {
+            Self::Web(uri) => uri.authority().map_or("", |authority| authority.as_str()),
+            Self::File(_) => "",
+        }
+    }
+}
+
 /// Parses the URL of an item.
 pub(in crate::sources) fn parse(url: &str) -> Result<Location, String> {
     let (scheme, rest) = url.split_once(':').ok_or("it has no scheme: expected `http`, `https` or `file`")?;
@@ -41,6 +51,35 @@ pub(in crate::sources) fn parse(url: &str) -> Result<Location, String> {
         }
         other => Err(format!("unknown scheme `{other}`: expected `http`, `https` or `file`")),
     }
+}
+
+/// Parses a URL that is quoted already, as [`below`] and lists of mirrors have it.
+pub(in crate::sources) fn parse_quoted(url: &str) -> Result<Location, String> {
+    if !url.to_ascii_lowercase().starts_with("http") {
+        return parse(url);
+    }
+    let mut legal = String::new();
+    push_legal(&mut legal, url);
+    let uri: Uri = legal.parse().map_err(|error| format!("{error}"))?;
+    if uri.host().is_none_or(str::is_empty) {
+        return Err("it has no host".to_owned());
+    }
+    Ok(Location::Web(uri))
+}
+
+/// The URL of a path, which is plain text, below another URL, which is taken as it is written.
+pub(in crate::sources) fn below(base: &str, path: &str) -> String {
+    let mut url = base.trim_end_matches('/').to_owned();
+    url.push('/');
+    let path = path.trim_start_matches('/');
+    if url.to_ascii_lowercase().starts_with("file:") {
+        url.push_str(path);
+        return url;
+    }
+    for byte in path.bytes() {
+        push(&mut url, byte, byte.is_ascii_alphanumeric() || b"/_.-~".contains(&byte));
+    }
+    url
 }
 
 /// Percent-quotes the path of a URL.
@@ -166,6 +205,25 @@ mod tests {
         for (url, expected) in cases {
             assert_eq!(quote(url), expected);
         }
+    }
+
+    #[test]
+    fn paths_are_quoted_and_bases_are_not() {
+        let cases = [
+            ("http://h.invalid/a%20b/", "c d.rpm", "http://h.invalid/a%20b/c%20d.rpm"),
+            ("https://h.invalid", "/g++;1/x", "https://h.invalid/g%2B%2B%3B1/x"),
+            ("file:///srv/a b", "c%20d", "file:///srv/a b/c%20d"),
+        ];
+        for (base, path, expected) in cases {
+            let url = below(base, path);
+            assert_eq!(url, expected);
+            match parse_quoted(&url).expect(&url) {
+                Location::Web(uri) => assert_eq!(uri.to_string(), expected),
+                Location::File(path) => assert_eq!(path, PathBuf::from("/srv/a b/c%20d")),
+            }
+        }
+        parse_quoted("http:///x").expect_err("no host");
+        parse_quoted("rsync://h.invalid/x").expect_err("another scheme");
     }
 
     #[test]

@@ -75,7 +75,7 @@ fn what_may_pass_is_tried_again() {
         (Reply::ok(body.clone()).cut_at(0), "closed before the end"),
         (Reply::ok(body.clone()).cut_at(3_000_000), "closed before the end"),
         (Reply::ok(body.clone()).chunked().cut_at(1_000_000), "before the end"),
-        (Reply::ok(body.clone()).claim_length(5_000_000), "closed before the end"),
+        (Reply::ok(body.clone()).cut_at(2_000_000).claim_length(5_000_000), "closed before the end"),
         (Reply::ok(body.clone()).claim_length(3_999_999), "another checksum"),
         (Reply::ok("something else"), "another checksum"),
     ];
@@ -89,6 +89,15 @@ fn what_may_pass_is_tried_again() {
         assert!(log.retries.iter().all(|retry| retry.contains(reason)), "{reason}: {:?}", log.retries);
         assert_eq!(fixture.pauses().len(), 2);
     }
+}
+
+#[test]
+fn what_is_right_is_taken_whatever_length_was_claimed() {
+    let body = large();
+    let server = Server::start();
+    server.serve("/x", Reply::ok(body.clone()).claim_length(5_000_000));
+    Fixture::new().fetch(&body, json!(server.url("/x")));
+    assert_eq!(server.requests().len(), 1);
 }
 
 #[test]

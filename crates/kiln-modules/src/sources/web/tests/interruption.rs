@@ -3,7 +3,11 @@
 use super::*;
 
 /// Interrupts a download once the server says so and asserts that it ends soon.
-fn interrupt(fixture: &Fixture, wanted: &Map<String, Value>, until: impl Fn() + Sync) -> Vec<ItemResult> {
+pub(super) fn interrupt(
+    fixture: &Fixture,
+    wanted: &Map<String, Value>,
+    until: impl Fn() + Sync,
+) -> Vec<ItemResult> {
     let interrupted = Mutex::new(None);
     let results = std::thread::scope(|scope| {
         scope.spawn(|| {
@@ -22,7 +26,7 @@ fn interrupt(fixture: &Fixture, wanted: &Map<String, Value>, until: impl Fn() + 
 #[test]
 fn a_stalled_transfer_ends_at_once() {
     let server = Server::start();
-    let wanted = items([0_usize, 2_000_000].into_iter().enumerate().map(|(number, at)| {
+    let wanted = items([0_u64, 2_000_000].into_iter().enumerate().map(|(number, at)| {
         let path = format!("/{number}");
         server.serve(&path, Reply::ok(large()).stall_at(at));
         (checksum(&[number as u8]), json!(server.url(&path)))
