@@ -8,6 +8,7 @@ mod content;
 mod copy;
 mod curl;
 mod inline;
+mod librepo;
 mod ostree;
 mod secrets;
 mod skopeo;
@@ -23,6 +24,7 @@ pub(crate) const SOURCES: &[&dyn Source] = &[
     &containers_storage::ContainersStorage,
     &curl::Curl,
     &inline::Inline,
+    &librepo::Librepo,
     &ostree::Ostree,
     &skopeo::Skopeo,
     &skopeo_index::SkopeoIndex,
