@@ -39,14 +39,15 @@ pub enum DownloadEvent<'a> {
         /// Bytes to come.
         size: Option<u64>,
     },
-    /// So many more bytes have arrived. What a failed try brought is taken back by a negative number.
+    /// So many more bytes are there, those that an earlier run has left included. What has to be fetched again, and what
+    /// there is of an item that fails, is taken back by a negative number.
     Progress {
         /// The item's checksum.
         item: &'a str,
         /// Bytes since the last event.
         bytes: i64,
     },
-    /// A try failed and another one follows after a pause.
+    /// A try failed and another one follows, perhaps after a pause.
     Retry {
         /// The item's checksum.
         item: &'a str,
