@@ -3,6 +3,7 @@
 //! One executable with many names: see [`personality`].
 
 mod command;
+mod downloads;
 mod error;
 mod monitor;
 mod personality;

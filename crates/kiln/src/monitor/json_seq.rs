@@ -23,7 +23,7 @@ use kiln_engine::manifest::json::{Json, Object};
 use kiln_engine::manifest::{Pipeline, Source, Stage};
 use sha2::{Digest as _, Sha256};
 
-use super::download::Downloads;
+use super::download::Reported;
 use super::{Descriptor, Observer};
 
 /// Longer results are cut: some readers have buffers of 64 KiB for a record.
@@ -42,7 +42,7 @@ pub(super) struct JsonSeqMonitor {
     /// The pipeline's name, its number of stages and how many of them are done.
     pipeline_progress: Option<(String, usize, usize)>,
     /// The downloads of the source that is being fetched.
-    downloads: Option<Downloads>,
+    downloads: Option<Reported>,
     /// The name and id of the last pipeline or source.
     pipeline: (Json, Json),
     /// The name and id of the last stage.
@@ -115,7 +115,7 @@ impl JsonSeqMonitor {
         let mut progress = step("pipelines/sources", self.total, self.done);
         let below = match &self.pipeline_progress {
             Some((name, total, done)) => Some(step(&format!("pipeline: {name}"), *total, *done)),
-            None => self.downloads.as_ref().and_then(Downloads::progress),
+            None => self.downloads.as_ref().and_then(Reported::progress),
         };
         if let (Json::Object(members), Some(below)) = (&mut progress, below) {
             members.insert("progress".to_owned(), below);
@@ -144,7 +144,7 @@ impl JsonSeqMonitor {
 
 impl Observer for JsonSeqMonitor {
     fn begin_source(&mut self, source: &Source, items: usize, bytes: u64) {
-        self.downloads = Some(Downloads::new(&source.kind, items, bytes, Instant::now()));
+        self.downloads = Some(Reported::new(&source.kind, items, bytes, Instant::now()));
         let name = format!("source {}", source.kind);
         self.pipeline = (Json::from(name.as_str()), Json::from(source.id.as_str()));
         self.say(&format!("Starting pipeline {name}"));

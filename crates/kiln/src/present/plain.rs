@@ -1,6 +1,7 @@
 //! Progress as lines: what begins and ends, for logs and pipes.
 
-use std::sync::Mutex;
+use std::collections::HashMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use kiln_api::source::DownloadEvent;
@@ -8,44 +9,48 @@ use kiln_engine::event::Event;
 use kiln_engine::plan::{bytes, count};
 
 use super::{say, seconds};
+use crate::downloads::Downloads;
 
 /// How often a long download says how far it is.
 const INTERVAL: Duration = Duration::from_secs(5);
 
+/// How many items are named that take long.
+const NAMED: usize = 4;
+
 /// Prints lines to standard error.
 #[derive(Default)]
 pub(crate) struct Plain {
-    download: Mutex<Download>,
+    downloads: Mutex<HashMap<usize, Fetch>>,
 }
 
-#[derive(Default)]
-struct Download {
-    done: i64,
-    total: u64,
-    last: Option<Instant>,
+/// A download that runs.
+struct Fetch {
+    source: String,
+    downloads: Downloads,
+    last: Instant,
 }
 
 impl Plain {
     pub(super) fn event(&self, event: &Event<'_>) {
         match event {
-            Event::FetchStarted { source, pipeline, items, bytes: total, .. } => {
+            Event::FetchStarted { fetch, source, pipeline, items, bytes: total } => {
                 if *items > 0 {
                     let whom = pipeline.map(|name| format!(" for `{name}`")).unwrap_or_default();
                     let size = if *total > 0 { format!(", {}", bytes(*total)) } else { String::new() };
                     say(format_args!("fetch {source}: {}{size}{whom}", count(*items, "item")));
                 }
-                if let Ok(mut download) = self.download.lock() {
-                    *download = Download { done: 0, total: *total, last: Some(Instant::now()) };
-                }
+                let last = Instant::now();
+                let downloads = Downloads::new(*items, *total, last);
+                self.downloads().insert(*fetch, Fetch { source: (*source).to_owned(), downloads, last });
             }
-            Event::Download { event, .. } => self.download(event),
-            Event::FetchFinished { source, failed, duration, .. } => {
-                let done = self.download.lock().map(|download| download.done).unwrap_or_default();
+            Event::Download { fetch, event } => self.download(*fetch, event),
+            Event::FetchFinished { fetch, source, failed, duration, .. } => {
+                let fetch = self.downloads().remove(fetch);
+                let done = fetch.map_or(0, |fetch| fetch.downloads.state(Instant::now()).arrived);
                 if *failed > 0 {
                     say(format_args!("fetch {source}: {} failed", count(*failed, "item")));
                 } else if done > 0 {
-                    let done = bytes(done.unsigned_abs());
-                    say(format_args!("fetch {source}: done, {done} in {}", seconds(*duration)));
+                    say(format_args!("fetch {source}: done, {} in {}", bytes(done), seconds(*duration)));
                 }
             }
             Event::Waiting { pipeline } => {
@@ -79,25 +84,28 @@ impl Plain {
         }
     }
 
-    fn download(&self, event: &DownloadEvent<'_>) {
+    fn download(&self, fetch: usize, event: &DownloadEvent<'_>) {
         match event {
-            DownloadEvent::Progress { bytes: arrived, .. } => {
-                let Ok(mut download) = self.download.lock() else { return };
-                download.done += arrived;
-                if download.last.is_some_and(|last| last.elapsed() >= INTERVAL) {
-                    download.last = Some(Instant::now());
-                    let done = bytes(u64::try_from(download.done).unwrap_or(0));
-                    let total = if download.total > 0 {
-                        format!(" of {}", bytes(download.total))
-                    } else {
-                        String::new()
-                    };
-                    say(format_args!("fetch: {done}{total}"));
-                }
-            }
             DownloadEvent::Retry { reason, .. } => say(format_args!("fetch: trying again: {reason}")),
             DownloadEvent::Failed { item, reason } => say(format_args!("fetch: {item}: {reason}")),
-            DownloadEvent::Started { .. } | DownloadEvent::Finished { .. } => {}
+            DownloadEvent::Started { .. }
+            | DownloadEvent::Progress { .. }
+            | DownloadEvent::Finished { .. } => {}
         }
+        let now = Instant::now();
+        let mut all = self.downloads();
+        let Some(fetch) = all.get_mut(&fetch) else { return };
+        fetch.downloads.event(event, now);
+        if now.duration_since(fetch.last) >= INTERVAL {
+            fetch.last = now;
+            say(format_args!("fetch {}: {}", fetch.source, fetch.downloads.words(now)));
+            for (name, state) in fetch.downloads.running(INTERVAL, now).take(NAMED) {
+                say(format_args!("  {name}: {}", state.words()));
+            }
+        }
+    }
+
+    fn downloads(&self) -> MutexGuard<'_, HashMap<usize, Fetch>> {
+        self.downloads.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

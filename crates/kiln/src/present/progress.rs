@@ -1,18 +1,23 @@
-//! Live progress on a terminal: one line for the downloads, one for each running pipeline with its stage and the
+//! Live progress on a terminal: one line for the downloads and for each of them that takes long, one for each running pipeline with its stage and the
 //! last line of its output.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use kiln_api::source::DownloadEvent;
 use kiln_engine::event::Event;
 
 use super::seconds;
+use crate::downloads::Downloads;
 
 /// How often the picture is renewed.
 const TICK: Duration = Duration::from_millis(100);
+/// An item that takes longer has a line of its own.
+const LONG: Duration = Duration::from_secs(1);
+/// How many items have a line at the same time.
+const NAMED: usize = 4;
 
 /// Draws on standard error.
 pub(crate) struct Progress {
@@ -22,8 +27,16 @@ pub(crate) struct Progress {
 
 #[derive(Default)]
 struct State {
-    download: Option<ProgressBar>,
+    fetches: HashMap<usize, Fetch>,
     pipelines: HashMap<String, Pipeline>,
+}
+
+/// A download that runs: a line for all of it, and one for each item that takes long.
+struct Fetch {
+    downloads: Downloads,
+    bar: ProgressBar,
+    items: Vec<ProgressBar>,
+    drawn: Instant,
 }
 
 struct Pipeline {
@@ -51,23 +64,21 @@ impl Progress {
     pub(super) fn event(&self, event: &Event<'_>) {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         match event {
-            Event::FetchStarted { source, pipeline, items, bytes, .. } if *items > 0 => {
-                let template = "{prefix:>12.cyan} {wide_bar} {bytes}/{total_bytes} {bytes_per_sec} {msg}";
-                let bar =
-                    self.bars.add(ProgressBar::new(*bytes).with_style(style(template)).with_prefix("fetch"));
-                bar.set_message(format!(
-                    "{} {}",
-                    source.trim_start_matches("org.osbuild."),
-                    pipeline.unwrap_or_default()
-                ));
+            Event::FetchStarted { fetch, source, pipeline, items, bytes } if *items > 0 => {
+                let bar = ProgressBar::new(*bytes).with_style(style("{prefix:>12.cyan} {bar:20} {wide_msg}"));
+                let source = source.trim_start_matches("org.osbuild.");
+                let bar = self.bars.add(bar.with_prefix("fetch"));
+                bar.set_message(format!("{source} {}", pipeline.unwrap_or_default()));
                 bar.enable_steady_tick(TICK);
-                state.download = Some(bar);
+                let drawn = Instant::now();
+                let downloads = Downloads::new(*items, *bytes, drawn);
+                state.fetches.insert(*fetch, Fetch { downloads, bar, items: Vec::new(), drawn });
             }
             Event::FetchStarted { .. } => {}
-            Event::Download { event, .. } => self.download(&mut state, event),
-            Event::FetchFinished { .. } => {
-                if let Some(bar) = state.download.take() {
-                    bar.finish_and_clear();
+            Event::Download { fetch, event } => self.download(&mut state, *fetch, event),
+            Event::FetchFinished { fetch, .. } => {
+                if let Some(fetch) = state.fetches.remove(fetch) {
+                    fetch.items.iter().chain([&fetch.bar]).for_each(ProgressBar::finish_and_clear);
                 }
             }
             Event::Waiting { pipeline } => {
@@ -129,22 +140,48 @@ impl Progress {
         }
     }
 
-    fn download(&self, state: &mut State, event: &DownloadEvent<'_>) {
-        let Some(bar) = &state.download else { return };
+    fn download(&self, state: &mut State, fetch: usize, event: &DownloadEvent<'_>) {
         match event {
-            DownloadEvent::Progress { bytes, .. } => {
-                let position = bar.position().saturating_add_signed(*bytes);
-                // Items of unknown size are counted as they come.
-                if bar.length().is_some_and(|length| length < position) {
-                    bar.set_length(position);
-                }
-                bar.set_position(position);
-            }
             DownloadEvent::Retry { reason, .. } => self.note(&format!("fetch: trying again: {reason}")),
-            DownloadEvent::Failed { item, reason } => {
-                self.note(&format!("fetch: {item}: {reason}"));
+            DownloadEvent::Failed { item, reason } => self.note(&format!("fetch: {item}: {reason}")),
+            DownloadEvent::Started { .. }
+            | DownloadEvent::Progress { .. }
+            | DownloadEvent::Finished { .. } => {}
+        }
+        let now = Instant::now();
+        if let Some(fetch) = state.fetches.get_mut(&fetch) {
+            fetch.downloads.event(event, now);
+            if now.duration_since(fetch.drawn) >= TICK {
+                fetch.draw(&self.bars, now);
             }
-            DownloadEvent::Started { .. } | DownloadEvent::Finished { .. } => {}
+        }
+    }
+}
+
+impl Fetch {
+    fn draw(&mut self, bars: &MultiProgress, now: Instant) {
+        self.drawn = now;
+        self.bar.set_length(self.downloads.total());
+        self.bar.set_position(self.downloads.state(now).arrived);
+        self.bar.set_message(self.downloads.words(now));
+        let mut used = 0;
+        for (name, state) in self.downloads.running(LONG, now).take(NAMED) {
+            if self.items.len() == used {
+                let line = ProgressBar::no_length().with_style(style("{prefix:>12} {bar:20} {wide_msg}"));
+                let above = self.items.last().unwrap_or(&self.bar);
+                let line = bars.insert_after(above, line);
+                self.items.push(line);
+            }
+            if let Some(line) = self.items.get(used) {
+                // Without a size the bar stays empty.
+                line.set_length(state.total.unwrap_or(u64::MAX));
+                line.set_position(state.total.map_or(0, |_| state.arrived));
+                line.set_message(format!("{name}: {}", state.words()));
+            }
+            used += 1;
+        }
+        for line in self.items.drain(used..) {
+            line.finish_and_clear();
         }
     }
 }
