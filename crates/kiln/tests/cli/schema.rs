@@ -50,24 +50,31 @@ fn conformance() -> Vec<(String, Value)> {
         .collect()
 }
 
-/// The names of all modules that a part of a manifest uses.
-fn modules_of(value: &Value, into: &mut HashSet<String>) {
+/// The kinds and names of all modules that a part of a manifest uses, which is of a kind itself.
+fn modules_of(value: &Value, kind: &str, into: &mut HashSet<(String, String)>) {
     match value {
         Value::Object(members) => {
             for (name, member) in members {
+                let own = match name.as_str() {
+                    "stages" | "inputs" | "devices" | "mounts" => name.trim_end_matches('s'),
+                    "assembler" => name,
+                    _ => kind,
+                };
                 match member {
                     Value::String(text)
                         if ["type", "name"].contains(&name.as_str()) && text.starts_with("org.") =>
                     {
-                        into.insert(text.clone());
+                        into.insert((own.to_owned(), text.clone()));
                     }
-                    Value::Object(sources) if name == "sources" => into.extend(sources.keys().cloned()),
+                    Value::Object(sources) if name == "sources" => {
+                        into.extend(sources.keys().map(|name| ("source".to_owned(), name.clone())));
+                    }
                     _ => {}
                 }
-                modules_of(member, into);
+                modules_of(member, own, into);
             }
         }
-        Value::Array(items) => items.iter().for_each(|item| modules_of(item, into)),
+        Value::Array(items) => items.iter().for_each(|item| modules_of(item, kind, into)),
         _ => {}
     }
 }
@@ -108,13 +115,16 @@ fn manifests_of_native_modules_fit() {
         assert_eq!(faults(&schema, &document), [""; 0], "{document:#}");
     }
     let native = world.run(&["modules", "--json"]).succeeded().json();
-    let native: HashSet<&str> =
-        native.as_array().expect("modules").iter().filter_map(|module| module["name"].as_str()).collect();
+    let native = native.as_array().expect("modules").iter();
+    let native: HashSet<_> = native
+        .map(|module| ["kind", "name"].map(|member| module[member].as_str().expect("a text").to_owned()))
+        .map(|[kind, name]| (kind, name))
+        .collect();
     let mut count = 0;
     for (name, document) in conformance() {
         let mut used = HashSet::new();
-        modules_of(&document, &mut used);
-        if used.iter().all(|module| native.contains(module.as_str())) {
+        modules_of(&document, "", &mut used);
+        if used.iter().all(|module| native.contains(module)) {
             assert_eq!(faults(&schema, &document), [""; 0], "{name}");
             count += 1;
         }
