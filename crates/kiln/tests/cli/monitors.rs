@@ -308,7 +308,7 @@ fn root_downloads_tell_how_far_they_are() {
         assert!(bytes["done"].as_u64() <= bytes["total"].as_u64(), "{record}");
         let whole = message(record);
         let start = "source/org.osbuild.curl (org.osbuild.curl): 1 of 2 items, ";
-        assert!(whole.starts_with(start) && whole.ends_with(" per second\n"), "{whole:?}");
+        assert!(whole.starts_with(start), "{whole:?}");
     }
     // What the reference says is as it says it: progress of the build alone, but for what comes in the middle.
     for record in &records {
