@@ -19,6 +19,9 @@ pub const REGISTRY: Need = Need { program: "docker-registry", package: "docker-r
 /// What fetches images and puts them there.
 pub const SKOPEO: Need = Need { program: "skopeo", package: "skopeo" };
 
+/// The architecture of this machine, as images name it.
+pub const ARCHITECTURE: &str = if cfg!(target_arch = "aarch64") { "arm64" } else { "amd64" };
+
 /// A running registry; dropping it ends it.
 #[derive(Debug)]
 pub struct Registry {

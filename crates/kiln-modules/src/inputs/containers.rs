@@ -61,12 +61,12 @@ impl Input for Containers {
             };
             archives.insert(key, json!({"format": format, "name": name}));
         }
-        Ok(reply(request.target, archives))
+        Ok(reply(request.target, &archives))
     }
 }
 
 /// What a stage is told of images.
-pub(super) fn reply(target: &Path, archives: Map<String, Value>) -> InputReply {
+pub(super) fn reply(target: &Path, archives: &Map<String, Value>) -> InputReply {
     let members = Map::from_iter([("data".to_owned(), json!({"archives": archives}))]);
     InputReply { path: target.to_owned(), members }
 }
@@ -80,9 +80,10 @@ pub(super) fn image_name<'a>(reference: &str, options: &'a Value) -> Result<&'a 
 /// Makes an image of a source appear under its id.
 fn provide(cache: &Path, id: &str, target: &Path, store: &dyn Store) -> Result<(), ModuleError> {
     check_id(id)?;
-    let mount_point = target.join(id);
+    let (image, mount_point) = (cache.join(id).join("image"), target.join(id));
+    image.metadata().map_err(ModuleError::io("find the downloaded image", &image))?;
     fs::create_dir(&mount_point).map_err(ModuleError::io("create directory", &mount_point))?;
-    store.bind(&cache.join(id).join("image"), &mount_point)
+    store.bind(&image, &mount_point)
 }
 
 /// Whether a reference is safe as a name of a file.
@@ -261,6 +262,7 @@ mod tests {
         let fixture = Fixture::new();
         fixture.directory("empty");
         let cases = [
+            (SOURCE, json!({ID: {"name": "a"}}), "cannot find the downloaded image"),
             (SOURCE, json!({ID: {}}), "name`: required"),
             (SOURCE, json!({"../x": {"name": "a"}}), "expected the id of an image"),
             (PIPELINE, json!({"none": {"name": "a"}}), "there is no tree `none`"),

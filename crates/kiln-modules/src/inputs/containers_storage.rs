@@ -57,7 +57,7 @@ fn map(request: &InputRequest<'_>, store: &dyn Store, root: &Path) -> Result<Inp
     let mount_point = request.target.join("storage");
     fs::create_dir(&mount_point).map_err(ModuleError::io("create directory", &mount_point))?;
     store.bind(&storage.graph_root(), &mount_point)?;
-    Ok(reply(request.target, archives))
+    Ok(reply(request.target, &archives))
 }
 
 #[cfg(test)]

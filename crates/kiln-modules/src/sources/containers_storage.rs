@@ -23,8 +23,14 @@ use crate::container_storage::ContainerStorage;
 /// How many images are looked at the same time.
 const PARALLEL: usize = 4;
 
-/// What `skopeo` says of an image that is not there, in the words of several of its versions.
-const ABSENT: [&str; 2] = ["identifier is not an image", "does not resolve to an image ID"];
+/// What `skopeo` says of an image that is not there, in the words of several of its versions; the last ones, when what is no
+/// image's id is taken for a name, which must not look like one.
+const ABSENT: [&str; 4] = [
+    "identifier is not an image",
+    "does not resolve to an image ID",
+    "image not known",
+    "cannot specify 64-byte hexadecimal strings",
+];
 
 /// Takes images of containers from the host's own storage.
 ///
@@ -126,4 +132,134 @@ fn look(request: &DownloadRequest<'_>, storage: &ContainerStorage, id: &Checksum
         "the image {id} in `{place}` is damaged: its configuration has the id {found}"
     ));
     Err(Failure::permanent(&error))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::path::PathBuf;
+    use std::process::Command;
+    use std::sync::atomic::AtomicBool;
+
+    use kiln_api::module::Kind;
+    use kiln_testkit::host::{is_root, provided};
+    use kiln_testkit::registry::{ARCHITECTURE, Layout, SKOPEO as NEED};
+    use serde_json::{Map, json};
+    use tempfile::TempDir;
+
+    use super::*;
+    use crate::schema_agreement::Agreement;
+
+    const ID: &str = "sha256:ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
+
+    /// A host with a storage of its own.
+    struct Host {
+        root: TempDir,
+        environment: BTreeMap<String, String>,
+        interrupted: AtomicBool,
+    }
+
+    impl Host {
+        fn new() -> Self {
+            let root = tempfile::tempdir().expect("a directory");
+            let configuration = root.path().join("etc/containers/storage.conf");
+            fs::create_dir_all(configuration.parent().expect("a directory")).expect("made");
+            let place = root.path().display();
+            let text = format!(
+                "[storage]\ndriver = \"vfs\"\ngraphroot = \"{place}/graph\"\nrunroot = \"{place}/run\"\n"
+            );
+            fs::write(configuration, text).expect("written");
+            let environment = [("PATH", "/usr/bin:/bin".to_owned()), ("HOME", place.to_string())];
+            let environment = environment.map(|(name, value)| (name.to_owned(), value)).into();
+            Self { root, environment, interrupted: AtomicBool::new(false) }
+        }
+
+        fn path(&self, name: &str) -> PathBuf {
+            self.root.path().join(name)
+        }
+
+        /// Puts an image into the storage, and says its id.
+        fn store(&self) -> String {
+            // An archive without files.
+            let layout = Layout::write(&self.path("layout"), &[(ARCHITECTURE, &[&[0; 1024]])]);
+            let place = self.root.path().display();
+            let mut command = Command::new("skopeo");
+            command.args(["copy", "--quiet"]).arg(format!("oci:{place}/layout"));
+            command.arg(format!("containers-storage:[vfs@{place}/graph+{place}/run]localhost/image:1"));
+            let output = command.output().expect("skopeo");
+            assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+            layout.images[0].id.clone()
+        }
+
+        fn look(&self, ids: &[&str]) -> Vec<(bool, Option<String>)> {
+            let items: Map<_, _> = ids.iter().map(|id| ((*id).to_owned(), json!({}))).collect();
+            let request = DownloadRequest {
+                items: &items,
+                options: &json!({}),
+                cache: &self.path("sources"),
+                environment: &self.environment,
+                parallel: None,
+                interrupted: &self.interrupted,
+                room: &|_| Ok(()),
+            };
+            let results = download(&request, &|_| (), self.root.path());
+            results.into_iter().map(|result| (result.cached, result.error)).collect()
+        }
+    }
+
+    #[test]
+    fn schema() {
+        let agreement = || Agreement::of(Kind::Source, ContainersStorage.name(), ContainersStorage.schema());
+        agreement().member("items").accepts([json!({}), json!({ID: {}})]).refuses([
+            json!([]),
+            json!({"x": {}}),
+            json!({ID: {"name": "x"}}),
+            json!({ID: "x"}),
+        ]);
+        agreement().member("digests").refuses([json!({})]);
+    }
+
+    #[test]
+    fn root_images_are_looked_for_in_the_storage_that_is_configured() {
+        if !is_root() || !provided("looking for images", &[NEED]) {
+            return;
+        }
+        let host = Host::new();
+        let id = host.store();
+        let results = host.look(&[ID, &id, "sha256:00"]);
+        let place = host.path("graph");
+        let absent =
+            format!("the image {ID} is not in the host's storage of containers `{}`: ", place.display());
+        assert!(results[0].1.as_deref().is_some_and(|error| error.starts_with(&absent)), "{results:?}");
+        assert_eq!(results[1], (true, None));
+        assert!(results[2].1.as_deref().is_some_and(|error| error.contains("is no checksum")), "{results:?}");
+        assert!(!ContainersStorage.cached(&host.path("sources"), &id), "nothing is in the cache");
+        assert!(!host.path("sources").exists());
+    }
+
+    #[test]
+    fn what_keeps_it_from_looking_is_said() {
+        let mut host = Host::new();
+        host.environment.insert("PATH".to_owned(), "/nowhere".to_owned());
+        let error = host.look(&[ID])[0].1.clone().expect("it fails");
+        assert!(error.starts_with("the program `skopeo` is not installed"), "{error}");
+        fs::write(host.path("etc/containers/storage.conf"), "[storage").expect("written");
+        let error = host.look(&[ID])[0].1.clone().expect("it fails");
+        assert!(error.contains("is not valid TOML"), "{error}");
+        let host = Host::new();
+        host.interrupted.store(true, Ordering::Relaxed);
+        if provided("being interrupted", &[NEED]) {
+            assert_eq!(host.look(&[ID]), [(false, Some("interrupted".to_owned()))]);
+        }
+        let text = "[storage]\ndriver = \"no-driver\"\ngraphroot = \"/nowhere\"\nrunroot = \"/nowhere\"\n";
+        fs::write(host.path("etc/containers/storage.conf"), text).expect("written");
+        host.interrupted.store(false, Ordering::Relaxed);
+        if provided("a storage that cannot be used", &[NEED]) {
+            let error = host.look(&[ID])[0].1.clone().expect("it fails");
+            assert!(
+                error.starts_with(&format!("cannot look for the image {ID} in `/nowhere`: skopeo: ")),
+                "{error}"
+            );
+        }
+    }
 }

@@ -224,23 +224,22 @@ mod tests {
         let mut results = results.iter().cycle().cloned();
         let tries = Tries { events: &events, interrupted: &interrupted, pause: &pause };
         let result = tries.run("a", || results.next().expect("endless"));
-        drop(tries);
         (result, log.into_inner().expect("not poisoned"))
     }
 
     #[test]
     fn what_may_pass_is_tried_again() {
-        let passing = Err(Failure::Passing("later".to_owned()));
-        let permanent = Err(Failure::Permanent("never".to_owned()));
+        let passing = || Err(Failure::Passing("later".to_owned()));
+        let permanent = || Err(Failure::Permanent("never".to_owned()));
         assert_eq!(tries(&[Ok(1)], false), (Ok(1), Vec::new()));
         let retry = || ["a: later".to_owned(), "pause".to_owned()];
-        assert_eq!(tries(&[passing.clone(), Ok(2)], false), (Ok(2), retry().to_vec()));
-        assert_eq!(tries(&[permanent.clone()], false), (Err("never".to_owned()), Vec::new()));
-        let (result, log) = tries(&[passing.clone(), permanent], false);
+        assert_eq!(tries(&[passing(), Ok(2)], false), (Ok(2), retry().to_vec()));
+        assert_eq!(tries(&[permanent()], false), (Err("never".to_owned()), Vec::new()));
+        let (result, log) = tries(&[passing(), permanent()], false);
         assert_eq!((result, log.len()), (Err("never (after 2 tries)".to_owned()), 2));
-        let (result, log) = tries(&[passing.clone()], false);
+        let (result, log) = tries(&[passing()], false);
         assert_eq!((result, log.len()), (Err("later (after 6 tries)".to_owned()), 10));
-        assert_eq!(tries(&[passing], true), (Err("interrupted".to_owned()), Vec::new()));
+        assert_eq!(tries(&[passing()], true), (Err("interrupted".to_owned()), Vec::new()));
         assert_eq!(tries(&[Err(Failure::Interrupted)], false), (Err("interrupted".to_owned()), Vec::new()));
     }
 

@@ -46,7 +46,8 @@ struct Manifest {
 #[derive(Debug, Deserialize)]
 struct Blob {
     digest: String,
-    size: u64,
+    /// Its bytes; negative if nobody knew.
+    size: i64,
     /// Where a layer is that registries may not pass on: it need not be here.
     #[serde(default)]
     urls: Vec<String>,
@@ -68,7 +69,7 @@ impl Image {
     pub(super) fn is_whole(&self) -> bool {
         self.blobs().all(|blob| {
             blob.checksum().is_ok_and(|checksum| match self.find(blob, &checksum) {
-                Some(path) => path.metadata().is_ok_and(|found| found.len() == blob.size),
+                Some(path) => path.metadata().is_ok_and(|found| blob.may_have(found.len())),
                 None => !blob.urls.is_empty(),
             })
         })
@@ -93,7 +94,7 @@ impl Image {
                 let text = format!("the blob {checksum} has another checksum: {found}");
                 return Err(ModuleError::invalid(text));
             }
-            if size != blob.size {
+            if !blob.may_have(size) {
                 let text = format!("the blob {checksum} has {size} bytes; the manifest says {}", blob.size);
                 return Err(ModuleError::invalid(text));
             }
@@ -116,6 +117,10 @@ impl Image {
 impl Blob {
     fn checksum(&self) -> Result<Checksum, ModuleError> {
         Checksum::parse(&self.digest).map_err(|error| ModuleError::invalid(error.to_string()))
+    }
+
+    fn may_have(&self, bytes: u64) -> bool {
+        u64::try_from(self.size).is_ok_and(|size| size == bytes) || self.size < 0
     }
 }
 
@@ -251,6 +256,10 @@ pub(super) mod tests {
         assert!(!Image::read(path).expect("read").is_whole());
         let error = verify(path, checksum(b"{}").as_str()).expect_err("another size");
         assert!(error.ends_with("has 1 bytes; the manifest says 2"), "{error}");
+        layer["size"] = json!(-1);
+        write(&layer);
+        assert!(Image::read(path).expect("read").is_whole());
+        verify(path, checksum(b"{}").as_str()).expect("nobody knew the size");
         // A digest becomes no path unless it is one.
         layer["digest"] = json!("sha256:../../x");
         write(&layer);

@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 use std::sync::Mutex;
 use std::sync::atomic::AtomicUsize;
 
-use kiln_testkit::host::provided;
+use kiln_testkit::host::{is_root, provided};
 use kiln_testkit::http::{Reply, Server};
-use kiln_testkit::registry::{Layout, REGISTRY, Registry, SKOPEO, media_type};
+use kiln_testkit::registry::{ARCHITECTURE, Layout, REGISTRY, Registry, SKOPEO, media_type};
 use serde_json::{Map, json};
 use tempfile::TempDir;
 
@@ -44,8 +44,7 @@ impl World {
 
     /// Two images with one layer in common, and their index; the first is that of this machine.
     fn layout(&self) -> Layout {
-        let (own, other) =
-            if cfg!(target_arch = "aarch64") { ("arm64", "amd64") } else { ("amd64", "arm64") };
+        let (own, other) = (ARCHITECTURE, if ARCHITECTURE == "arm64" { "amd64" } else { "arm64" });
         let images: [(&str, &[&[u8]]); 2] = [(own, &[b"common", b"own"]), (other, &[b"common", b"other"])];
         Layout::write(&self.path("layout"), &images)
     }
@@ -199,7 +198,7 @@ fn what_is_not_what_was_asked_for_is_said_and_stops_nobody() {
         }
         assert!(!log.iter().any(|line| line.starts_with("retry")), "{log:?}");
         assert_eq!(found[1].1, None, "the other image");
-        assert_eq!(world.names(), [other.id.clone()]);
+        assert_eq!(world.names(), [other.id.as_str()]);
         fs::remove_dir_all(world.cache()).expect("removed");
     }
 }
@@ -253,7 +252,7 @@ fn a_registry_may_die_in_the_middle_of_a_layer() {
     }
     let world = World::new();
     let large = vec![7; 300_000];
-    let layout = Layout::write(&world.path("layout"), &[("amd64", &[&large])]);
+    let layout = Layout::write(&world.path("layout"), &[(ARCHITECTURE, &[&large])]);
     let server = Server::start();
     serve(&server, &layout);
     let layer = format!("/v2/image/blobs/{}", layout.images[0].layers[0]);
@@ -278,7 +277,7 @@ fn an_interruption_in_the_middle_of_a_layer_leaves_nothing() {
     }
     let world = World::new();
     let large = vec![7; 300_000];
-    let layout = Layout::write(&world.path("layout"), &[("amd64", &[&large])]);
+    let layout = Layout::write(&world.path("layout"), &[(ARCHITECTURE, &[&large])]);
     let server = Server::start();
     serve(&server, &layout);
     let layer = format!("/v2/image/blobs/{}", layout.images[0].layers[0]);
@@ -350,7 +349,7 @@ fn credentials_are_skopeos_business_and_never_shown() {
         return;
     }
     let mut world = World::new();
-    let layout = Layout::write(&world.path("layout"), &[("amd64", &[b"layer"])]);
+    let layout = Layout::write(&world.path("layout"), &[(ARCHITECTURE, &[b"layer"])]);
     let server = Server::start();
     serve(&server, &layout);
     let refusal = Reply::status(401).header("WWW-Authenticate", "Basic realm=\"test\"");
@@ -526,4 +525,33 @@ fn indexes_are_files_among_others() {
     drop(registry);
     let items = [index(&layout.index)].into_iter().collect();
     assert_eq!(world.fetch_with(&source, &items, &|| ()).0, [(true, None)]);
+}
+
+#[test]
+fn root_images_are_copied_from_a_storage_of_this_host() {
+    if !is_root() || !provided("a storage of containers", &[SKOPEO]) {
+        return;
+    }
+    let mut world = World::new();
+    // An archive without files.
+    let layout = Layout::write(&world.path("layout"), &[(ARCHITECTURE, &[&[0; 1024]])]);
+    let image = &layout.images[0];
+    let place = world.directory.path().display().to_string();
+    let text =
+        format!("[storage]\ndriver = \"vfs\"\ngraphroot = \"{place}/graph\"\nrunroot = \"{place}/run\"\n");
+    fs::write(world.path("storage.conf"), text).expect("written");
+    world.environment.insert("CONTAINERS_STORAGE_CONF".to_owned(), format!("{place}/storage.conf"));
+    let mut command = std::process::Command::new("skopeo");
+    command.args(["copy", "--quiet", &format!("oci:{place}/layout"), "containers-storage:localhost/image:1"]);
+    let output = command.envs(&world.environment).output().expect("skopeo");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let of_storage = |digest: &str| json!({"image": {"name": "localhost/image", "digest": digest, "containers-transport": "containers-storage"}});
+    let items: Map<_, _> = [(image.id.clone(), of_storage(&image.manifest))].into_iter().collect();
+    let (found, log) = world.fetch(&items);
+    assert_eq!(found, [(false, None)], "{log:?}");
+    assert_eq!(world.names(), [image.id.as_str()]);
+    let items: Map<_, _> = [(WRONG.to_owned(), of_storage(WRONG))].into_iter().collect();
+    let (found, log) = world.fetch(&items);
+    assert!(error(&found).contains("does not resolve to an image ID"), "{found:?}");
+    assert!(!log.iter().any(|line| line.starts_with("retry")), "{log:?}");
 }
