@@ -101,10 +101,13 @@ pub const TESTS: &[Need] = &[
 /// What `cargo xtask bench` needs besides: the programs Kiln is compared with.
 pub const BENCH: &[Need] = &[
     BWRAP,
+    Need::new("curl", "curl"),
     Need::new("dpkg-scanpackages", "dpkg-dev"),
     Need::new("gunzip", "gzip"),
     Need::new("mkfs.ext4", "e2fsprogs"),
     Need::new("mmdebstrap", "mmdebstrap"),
+    Need::new("nginx", "nginx-light"),
+    Need::new("openssl", "openssl"),
     PYTHON,
     QEMU_IMG,
     Need::new("sfdisk", "fdisk"),

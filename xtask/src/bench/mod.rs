@@ -9,6 +9,7 @@
 mod cache;
 mod demo;
 mod disk;
+mod downloads;
 mod inspect;
 mod load;
 mod measure;
@@ -71,6 +72,8 @@ enum Case {
     Inspect,
     /// Stages of the reference, with its runner and with Kiln's, and what a stage costs beside both
     Modules,
+    /// Fetching small and large files, beside the reference and curl
+    Downloads,
     /// Loads, stores, and pruning in an open cache
     Cache,
     /// Copying and removing trees, against cp and rm
@@ -122,6 +125,9 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Error> {
     }
     if wanted(Case::Modules) {
         rows.extend(modules::measure(&context)?);
+    }
+    if wanted(Case::Downloads) {
+        rows.extend(downloads::measure(&context)?);
     }
     if wanted(Case::Cache) {
         rows.extend(cache::measure(&context)?);
