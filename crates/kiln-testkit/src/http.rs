@@ -469,7 +469,7 @@ fn answer(
     match reply.length {
         Length::Right => head.push_str(&format!("Content-Length: {}\r\n", whole - from)),
         Length::Claimed(length) => {
-            head.push_str(&format!("Content-Length: {}\r\n", length.saturating_sub(from)))
+            head.push_str(&format!("Content-Length: {}\r\n", length.saturating_sub(from)));
         }
         Length::None => head.push_str("Connection: close\r\n"),
         Length::Chunked => head.push_str("Transfer-Encoding: chunked\r\n"),

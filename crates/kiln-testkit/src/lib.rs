@@ -5,5 +5,6 @@ pub mod host;
 pub mod http;
 pub mod reference_tests;
 pub mod registry;
+pub mod socks;
 pub mod tls;
 pub mod vm;

@@ -106,12 +106,31 @@ impl Authority {
         }
     }
 
+    /// A certificate for a client with a key of any kind, as PEM.
+    ///
+    /// # Panics
+    ///
+    /// If the key is none that certificates can have.
+    pub fn client(&self, key: &KeyPair) -> String {
+        self.certificate("client", ExtendedKeyUsagePurpose::ClientAuth, LAST_YEAR, key).pem()
+    }
+
     fn sign(&self, name: &str, usage: ExtendedKeyUsagePurpose, year: i32) -> (rcgen::Certificate, KeyPair) {
+        let key = KeyPair::generate().expect("a key");
+        (self.certificate(name, usage, year, &key), key)
+    }
+
+    fn certificate(
+        &self,
+        name: &str,
+        usage: ExtendedKeyUsagePurpose,
+        year: i32,
+        key: &KeyPair,
+    ) -> rcgen::Certificate {
         let mut params = CertificateParams::new([name.to_owned()]).expect("a name");
         params.extended_key_usages = vec![usage];
         params.not_before = rcgen::date_time_ymd(2000, 1, 1);
         params.not_after = rcgen::date_time_ymd(year, 1, 1);
-        let key = KeyPair::generate().expect("a key");
-        (params.signed_by(&key, &self.0).expect("a certificate"), key)
+        params.signed_by(key, &self.0).expect("a certificate")
     }
 }

@@ -72,7 +72,9 @@ fn download(
     patience: &Patience<'_>,
 ) -> Vec<ItemResult> {
     let web = Web::new(request, events, patience);
-    let options = Options::deserialize(request.options);
+    // In format 1 the options are the whole description, in which they are a member.
+    let nested = request.options.get("options").filter(|_| request.options.get("items").is_some());
+    let options = Options::deserialize(nested.unwrap_or(request.options));
     let options = options.map_err(|error| format!("invalid options: {error}"));
     // Each list is fetched once, and only if something is missing that may be there.
     let mut lists = HashMap::new();

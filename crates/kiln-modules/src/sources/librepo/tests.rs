@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use crate::sources::web::tests::{Fixture, Reply, Server, checksum, items};
 
 /// A fixture whose only mirror is `m`.
-fn fixture(mirror: Value) -> Fixture {
+fn fixture(mirror: &Value) -> Fixture {
     Fixture::of(super::download, json!({"mirrors": {"m": mirror}}))
 }
 
@@ -38,7 +38,7 @@ fn packages_are_below_the_url_of_each_kind_of_mirror() {
         ("mirrorlist", server.url("/list?repo=x&arch=y")),
         ("metalink", server.url("/metalink")),
     ] {
-        fixture(json!({"url": url, "type": kind})).fetch(b"x", package("Packages/g++ 1.rpm"));
+        fixture(&json!({"url": url, "type": kind})).fetch(b"x", package("Packages/g++ 1.rpm"));
     }
 }
 
@@ -51,7 +51,7 @@ fn each_list_is_fetched_once_and_only_if_something_is_missing() {
         server.serve(&format!("/r/{path}"), Reply::ok([number]));
         (checksum(&[number]), package(&path))
     }));
-    let first = fixture(json!({"url": server.url("/list"), "type": "mirrorlist"}));
+    let first = fixture(&json!({"url": server.url("/list"), "type": "mirrorlist"}));
     let results = first.download(&wanted);
     assert!(results.iter().all(|result| result.error.is_none()), "{results:?}");
     assert_eq!(server.requests().len(), 22, "a list is worth another try");
@@ -67,7 +67,7 @@ fn a_package_is_tried_on_each_mirror() {
     list.serve("/m", Reply::ok(metalink(&[first.url("/a"), second.url("/b"), third.url("/c")])));
     second.serve("/b/x.rpm", Reply::ok(body.clone()).ranges().cut_at(1_500_000));
     third.serve("/c/x.rpm", Reply::ok(body.clone()).ranges());
-    fixture(json!({"url": list.url("/m"), "type": "metalink"})).fetch(&body, package("x.rpm"));
+    fixture(&json!({"url": list.url("/m"), "type": "metalink"})).fetch(&body, package("x.rpm"));
     assert_eq!((first.requests().len(), second.sent(), third.sent()), (1, 1_500_000, 500_000));
 }
 
@@ -85,7 +85,7 @@ fn the_next_package_comes_from_the_mirror_that_is_fastest() {
         (checksum(&body(number)), package(&path))
     }));
     fast.serve("/list", Reply::ok(list));
-    let fixture = fixture(json!({"url": fast.url("/list"), "type": "mirrorlist"})).one_by_one();
+    let fixture = fixture(&json!({"url": fast.url("/list"), "type": "mirrorlist"})).one_by_one();
     let results = fixture.download(&wanted);
     assert!(results.iter().all(|result| result.error.is_none()), "{results:?}");
     assert_eq!(slow.requests().len(), 2);
@@ -101,7 +101,7 @@ fn the_fastest_mirror_is_the_one_that_answers_first() {
     server.serve("/list", Reply::ok(format!("http://{down}/r\n{}\n", server.url("/r"))));
     for (fastest, retries) in [(true, 0), (false, 1)] {
         let mirror = json!({"url": server.url("/list"), "type": "mirrorlist", "fastest-mirror": fastest});
-        let fixture = fixture(mirror);
+        let fixture = fixture(&mirror);
         fixture.fetch(b"x", package("x.rpm"));
         assert_eq!(fixture.log().retries.len(), retries, "{fastest}");
     }
@@ -117,10 +117,28 @@ fn as_many_packages_at_the_same_time_as_the_mirror_allows() {
             (checksum(&[number]), package(&path))
         }));
         let mirror = json!({"url": server.url("/r"), "type": "baseurl", "max-parallels": most});
-        let results = fixture(mirror).download(&wanted);
+        let results = fixture(&mirror).download(&wanted);
         assert!(results.iter().all(|result| result.error.is_none()), "{results:?}");
         assert_eq!(server.most_active(), expected);
     }
+}
+
+#[test]
+fn options_may_be_those_of_format_1() {
+    let server = Server::start();
+    server.serve("/r/x.rpm", Reply::ok("x"));
+    let options = json!({"mirrors": {"m": {"url": server.url("/r"), "type": "baseurl"}}});
+    let description = json!({"items": {}, "options": options});
+    Fixture::of(super::download, description).fetch(b"x", package("x.rpm"));
+}
+
+#[test]
+fn servers_get_the_secrets_that_the_mirror_names() {
+    let server = Server::start();
+    server.serve("/r/x.rpm", Reply::ok("x"));
+    let mirror = json!({"url": server.url("/r"), "type": "baseurl", "secrets": {"name": "org.osbuild.mtls"}});
+    let error = fixture(&mirror).fail(&checksum(b"x"), package("x.rpm"));
+    assert!(error.contains("OSBUILD_SOURCES_CURL_SSL_CLIENT_CERT"), "{error}");
 }
 
 #[test]
@@ -140,14 +158,14 @@ fn what_is_wrong_is_said_of_each_package() {
     ];
     for (kind, path, expected, more) in cases {
         let error =
-            fixture(json!({"url": server.url(path), "type": kind})).fail(&checksum(b"x"), package("x.rpm"));
+            fixture(&json!({"url": server.url(path), "type": kind})).fail(&checksum(b"x"), package("x.rpm"));
         assert!(error.contains(expected) && error.contains(more) && !error.contains("secret"), "{error}");
     }
     let mirror = json!({"url": server.url("/r"), "type": "baseurl"});
-    let error = fixture(mirror.clone()).fail(&checksum(b"x"), json!({"path": "x", "mirror": "n"}));
+    let error = fixture(&mirror).fail(&checksum(b"x"), json!({"path": "x", "mirror": "n"}));
     assert_eq!(error, "unknown mirror `n`: expected one of `m`");
-    let error = fixture(mirror).fail(&checksum(b"x"), json!("x"));
+    let error = fixture(&mirror).fail(&checksum(b"x"), json!("x"));
     assert!(error.contains("is no package of a mirror"), "{error}");
-    let error = fixture(json!("x")).fail(&checksum(b"x"), package("x"));
+    let error = fixture(&json!("x")).fail(&checksum(b"x"), package("x"));
     assert!(error.starts_with("invalid options: "), "{error}");
 }

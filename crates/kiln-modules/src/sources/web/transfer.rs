@@ -274,6 +274,7 @@ impl Window {
     }
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "it stands where an error is mapped")]
 fn internal(error: kiln_api::ModuleError) -> Failure {
     Failure::here(error.to_string())
 }

@@ -146,7 +146,8 @@ fn whatever_an_earlier_run_has_left_does_no_harm() {
     let wrong = vec![7; 3_000_000];
     let longer = [&body[..], b"more"].concat();
     let size = json!(4_000_000);
-    let cases: [(&str, &[u8], Value, Vec<Option<String>>); 8] = [
+    type Case<'a> = (&'a str, &'a [u8], Value, Vec<Option<String>>);
+    let cases: [Case<'_>; 8] = [
         ("nothing", b"", Value::Null, vec![None]),
         ("wrong", &wrong, Value::Null, vec![from(3_000_000), None]),
         ("all of it", &body, Value::Null, vec![]),
