@@ -169,10 +169,10 @@ fn root_disk_full_in_a_download() {
     small/stage:
     --- stderr
     fetch org.osbuild.curl: 1 item for `tree`
-    fetch: sha256:[ID]: cannot download http://[SERVER]/file: cannot write `[DIR]/small/sources/org.osbuild.files/.unverified-kiln-[RANDOM]/sha256:[ID]`: No space left on device (os error 28)
+    fetch: sha256:[ID]: cannot download http://[SERVER]/file: cannot write `[DIR]/small/sources/org.osbuild.files/.partial-kiln-sha256:[ID]`: No space left on device (os error 28)
     fetch org.osbuild.curl: 1 item failed
     error: `org.osbuild.curl` could not fetch 1 item
-      sha256:[ID]: cannot download http://[SERVER]/file: cannot write `[DIR]/small/sources/org.osbuild.files/.unverified-kiln-[RANDOM]/sha256:[ID]`: No space left on device (os error 28)
+      sha256:[ID]: cannot download http://[SERVER]/file: cannot write `[DIR]/small/sources/org.osbuild.files/.partial-kiln-sha256:[ID]`: No space left on device (os error 28)
     hint: make room on the file system of the cache, or choose another with `--cache`
     "#);
     world.assert_nothing_left();
