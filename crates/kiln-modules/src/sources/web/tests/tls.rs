@@ -179,7 +179,9 @@ fn what_a_proxy_refuses_is_said_without_its_password() {
     let error = Fixture::new().environment(&variables).fail(&checksum(b"x"), json!(server.url("/x")));
     assert!(proxy.refused() > 0 && server.requests().is_empty());
     assert!(!error.contains("secret"), "{error}");
-    for address in ["http://user:secret@", "gopher://user:secret@h.invalid:1", "http://user:secret@h.invalid:1"] {
+    for address in
+        ["http://user:secret@", "gopher://user:secret@h.invalid:1", "http://user:secret@h.invalid:1"]
+    {
         let variables = [("all_proxy", address)];
         let error = Fixture::new().environment(&variables).fail(&checksum(b"x"), json!(server.url("/x")));
         assert!(!error.contains("secret"), "{address}: {error}");
