@@ -101,7 +101,7 @@ pub(super) mod fixture {
             fs::write(content.join("tool"), vec![7; 300_000]).expect("written");
             symlink("etc/hosts", content.join("link")).expect("linked");
             let mode_of = |path: &str, mode| {
-                fs::set_permissions(content.join(path), fs::Permissions::from_mode(mode)).expect("set")
+                fs::set_permissions(content.join(path), fs::Permissions::from_mode(mode)).expect("set");
             };
             mode_of("tool", 0o4755);
             mode_of("etc/empty", 0o1777);

@@ -96,8 +96,10 @@ impl Repository {
         };
         std::thread::scope(|scope| {
             let workers: Vec<_> = (0..threads).map(|_| scope.spawn(work)).collect();
-            let ended = workers.into_iter().map(|worker| worker.join());
-            ended.map(|result| result.unwrap_or_else(|panic| std::panic::resume_unwind(panic))).collect()
+            // The scope waits for those that are not asked any more.
+            workers
+                .into_iter()
+                .try_for_each(|worker| worker.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
         })
     }
 

@@ -130,7 +130,7 @@ impl World {
         download(&request, &note, &secrets, &|_, _| ())
     }
 
-    fn pull(&self, commit: &str, remote: Value) -> Result<bool, String> {
+    fn pull(&self, commit: &str, remote: &Value) -> Result<bool, String> {
         let results = self.pull_all(&json!({commit: {"remote": remote}}));
         let [result] = results.as_slice() else { panic!("{results:?}") };
         assert_eq!(result.checksum, commit);

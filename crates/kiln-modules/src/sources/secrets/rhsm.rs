@@ -79,7 +79,7 @@ fn parse(text: &str, authority: &Path) -> Vec<(String, Identity)> {
     for (_, options) in sections.iter().filter(|(name, _)| *name != DEFAULTS) {
         let all = || defaults.iter().copied().chain(options);
         let value = |wanted: &str| {
-            let last = all().filter(|(name, _)| name == wanted).last();
+            let last = all().rfind(|(name, _)| name == wanted);
             last.map(|(_, value)| value.as_str()).filter(|value| !value.is_empty())
         };
         let (Some(bases), Some(certificate), Some(key)) =

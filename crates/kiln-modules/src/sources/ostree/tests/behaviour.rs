@@ -8,11 +8,11 @@ fn a_commit_is_pulled_once() {
     let commit = world.commit(&[("etc/hosts", "h"), ("usr/a", "a")], &[]);
     let remote = json!({"url": world.url()});
     assert!(!world.has(&commit));
-    assert_eq!(world.pull(&commit, remote.clone()), Ok(false));
+    assert_eq!(world.pull(&commit, &remote), Ok(false));
     assert!(world.has(&commit));
     assert_eq!(world.events(), [format!("started {}", world.url()), "finished false".to_owned()]);
     let asked = world.server.requests().len();
-    assert_eq!(world.pull(&commit, remote), Ok(true));
+    assert_eq!(world.pull(&commit, &remote), Ok(true));
     assert_eq!(world.server.requests().len(), asked, "it was asked for again");
     assert_eq!(world.events(), ["finished true"]);
     world.is_sound();
@@ -24,10 +24,10 @@ fn a_commit_is_pulled_once() {
 fn what_the_cache_has_is_not_fetched_again() {
     let Some(world) = World::new("what_the_cache_has_is_not_fetched_again") else { return };
     let first = world.commit(&[("a", "a"), ("b", "b"), ("c", "c")], &[]);
-    world.pull(&first, json!({"url": world.url()})).expect("pulled");
+    world.pull(&first, &json!({"url": world.url()})).expect("pulled");
     let asked = world.asked();
     let second = world.commit(&[("a", "a"), ("b", "b"), ("c", "c"), ("d", "d")], &[]);
-    world.pull(&second, json!({"url": world.url()})).expect("pulled");
+    world.pull(&second, &json!({"url": world.url()})).expect("pulled");
     // The commit, its signatures (there are none), its tree, and the new file.
     assert_eq!(world.asked() - asked, 4);
     world.is_sound();
@@ -64,7 +64,7 @@ fn objects_may_come_from_elsewhere() {
     let config = fs::read(world.path("remote/config")).expect("readable");
     metadata.serve("/meta/config", Reply::ok(config));
     let remote = json!({"url": metadata.url("/meta"), "contenturl": world.url()});
-    world.pull(&commit, remote).expect("pulled");
+    world.pull(&commit, &remote).expect("pulled");
     assert!(world.asked() > 0);
     assert!(metadata.requests().iter().all(|request| !request.target.contains(".filez")));
     world.is_sound();
@@ -78,7 +78,7 @@ fn a_transfer_that_breaks_is_tried_again() {
     let path = world.path(&name.replace("/repo/", "remote/"));
     let good = Reply::ok(fs::read(path).expect("readable"));
     world.server.script(&name, [Reply::status(503), Reply::status(503), good]);
-    world.pull(&commit, json!({"url": world.url()})).expect("pulled");
+    world.pull(&commit, &json!({"url": world.url()})).expect("pulled");
     let events = world.events();
     let retries: Vec<_> = events.iter().filter(|line| line.starts_with("retry: ")).collect();
     assert_eq!(retries.len(), 2, "{events:?}");
@@ -97,12 +97,12 @@ fn a_pull_that_fails_leaves_what_it_brought_to_the_next_one() {
     let digest = listed.split_whitespace().find(|word| word.len() == 64).expect("a digest");
     let file = format!("/repo/objects/{}/{}.filez", &digest[..2], &digest[2..]);
     world.server.serve(&file, Reply::ok("no object").claim_length(1000));
-    let error = world.pull(&commit, json!({"url": world.url()})).expect_err("it breaks each time");
+    let error = world.pull(&commit, &json!({"url": world.url()})).expect_err("it breaks each time");
     assert!(error.contains("(after 6 tries)"), "{error}");
     assert!(!world.has(&commit));
     world.serve("/repo", |_| true);
     let asked = world.asked();
-    world.pull(&commit, json!({"url": world.url()})).expect("pulled");
+    world.pull(&commit, &json!({"url": world.url()})).expect("pulled");
     assert!(world.asked() - asked < 8, "{} were fetched again", world.asked() - asked);
     world.is_sound();
 }
@@ -115,7 +115,7 @@ fn content_that_is_wrong_is_refused() {
     let path = |commit: &str| format!("objects/{}/{}.commit", &commit[..2], &commit[2..]);
     let wrong = fs::read(world.path("remote").join(path(&other))).expect("readable");
     world.server.serve(&format!("/repo/{}", path(&commit)), Reply::ok(wrong));
-    let error = world.pull(&commit, json!({"url": world.url()})).expect_err("another commit");
+    let error = world.pull(&commit, &json!({"url": world.url()})).expect_err("another commit");
     assert!(error.contains("orrupted"), "{error}");
     assert!(!world.has(&commit) && !world.has(&other));
     world.is_sound();
@@ -134,7 +134,7 @@ fn a_commit_that_was_left_in_part_is_completed() {
     let mark = cache.path().join(format!("state/{commit}.commitpartial"));
     fs::write(&mark, "").expect("written");
     assert!(!world.has(&commit));
-    world.pull(&commit, json!({"url": world.url()})).expect("pulled");
+    world.pull(&commit, &json!({"url": world.url()})).expect("pulled");
     assert!(world.has(&commit) && !mark.exists());
     world.is_sound();
 }
@@ -146,7 +146,7 @@ fn an_interruption_ends_the_tool_and_leaves_nothing() {
     let name = format!("/repo/objects/{}/{}.commit", &commit[..2], &commit[2..]);
     world.server.serve(&name, Reply::ok("x".repeat(100)).stall_at(1));
     let error = std::thread::scope(|scope| {
-        let pulled = scope.spawn(|| world.pull(&commit, json!({"url": world.url()})));
+        let pulled = scope.spawn(|| world.pull(&commit, &json!({"url": world.url()})));
         world.server.wait_until_stalled(1);
         world.interrupted.store(true, Ordering::Relaxed);
         pulled.join().expect("no panic")
@@ -161,7 +161,7 @@ fn a_missing_tool_is_named_with_its_package() {
     let Some(world) = World::new("a_missing_tool_is_named_with_its_package") else { return };
     let commit = world.commit(&[("a", "a")], &[]);
     let world = world.variable("PATH", "/nowhere");
-    let error = world.pull(&commit, json!({"url": world.url()})).expect_err("it is not there");
+    let error = world.pull(&commit, &json!({"url": world.url()})).expect_err("it is not there");
     assert!(error.contains("`ostree` is not installed") && error.contains("package `ostree`"), "{error}");
 }
 
@@ -170,11 +170,11 @@ fn nobody_hears_of_credentials() {
     let Some(world) = World::new("nobody_hears_of_credentials") else { return };
     let commit = world.commit(&[("a", "a")], &[]);
     let url = world.url().replace("http://", "http://somebody:s3cret@");
-    world.pull(&commit, json!({"url": url})).expect("pulled");
+    world.pull(&commit, &json!({"url": url})).expect("pulled");
     let sent = world.server.requests();
     assert!(sent.iter().all(|request| request.header("authorization").is_some()), "{sent:?}");
     for url in [url.replace("/repo", "/none"), "http://somebody:s3cret@127.0.0.1:1/".to_owned()] {
-        let error = world.pull(&"1".repeat(64), json!({"url": url})).expect_err("nothing is there");
+        let error = world.pull(&"1".repeat(64), &json!({"url": url})).expect_err("nothing is there");
         let said = format!("{error} {:?}", world.events());
         assert!(!said.contains("s3cret") && !said.contains("somebody"), "{said}");
     }
@@ -190,7 +190,7 @@ fn a_proxy_is_used_where_the_secrets_say_so() {
     };
     world.serve("http://elsewhere.invalid/repo", |_| true);
     let remote = json!({"url": "http://elsewhere.invalid/repo", "secrets": {"name": "org.osbuild.mtls"}});
-    world.pull(&commit, remote).expect("pulled");
+    world.pull(&commit, &remote).expect("pulled");
     assert!(world.server.requests().iter().all(|request| request.target.starts_with("http://elsewhere")));
     world.is_sound();
 }
@@ -199,9 +199,9 @@ fn a_proxy_is_used_where_the_secrets_say_so() {
 fn commits_are_copied_to_another_cache_and_verified() {
     let Some(world) = World::new("commits_are_copied_to_another_cache_and_verified") else { return };
     let commit = world.commit(&[("a", "a"), ("b c", "b")], &[]);
-    world.pull(&commit, json!({"url": world.url()})).expect("pulled");
+    world.pull(&commit, &json!({"url": world.url()})).expect("pulled");
     let none = "0".repeat(64);
-    let copy = |to: &str, items: Value| {
+    let copy = |to: &str, items: &Value| {
         let request = CopyRequest {
             items: items.as_object().expect("items"),
             options: &json!({}),
@@ -214,9 +214,9 @@ fn commits_are_copied_to_another_cache_and_verified() {
         results.into_iter().map(|result| result.error.ok_or(result.cached)).collect::<Vec<_>>()
     };
     let items = json!({none.as_str(): {}, commit.as_str(): {}});
-    let results = copy("other cache", items.clone());
+    let results = copy("other cache", &items);
     assert_eq!(results, [Ok(NOT_CACHED.to_owned()), Err(false)]);
-    assert_eq!(copy("other cache", items), [Ok(NOT_CACHED.to_owned()), Err(true)]);
+    assert_eq!(copy("other cache", &items), [Ok(NOT_CACHED.to_owned()), Err(true)]);
     assert!(Ostree.cached(&world.path("other cache"), &commit));
     world.ostree(&format!("other cache/{CONTENT_TYPE}/repo"), &["fsck"]);
 
@@ -228,6 +228,6 @@ fn commits_are_copied_to_another_cache_and_verified() {
     *byte = !*byte;
     fs::remove_file(&object).expect("removed");
     fs::write(&object, damaged).expect("written");
-    let results = copy("third", json!({commit.as_str(): {}}));
+    let results = copy("third", &json!({commit.as_str(): {}}));
     assert!(matches!(results.as_slice(), [Ok(error)] if error.contains("cannot pull")), "{results:?}");
 }

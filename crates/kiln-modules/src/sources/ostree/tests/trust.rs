@@ -24,7 +24,7 @@ fn servers_and_clients_show_their_certificates() {
         let search = world.environment.remove_entry("PATH").expect("a path");
         let variables = variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
         world.environment = variables.chain([search]).collect();
-        world.pull(&commit, remote.clone())
+        world.pull(&commit, remote)
     };
     let insecure = ("OSBUILD_SOURCES_OSTREE_INSECURE", "true");
 
@@ -48,7 +48,7 @@ fn servers_and_clients_show_their_certificates() {
     let variables = [client[0], client[1], insecure];
     let variables = variables.map(|(name, value)| (name.to_owned(), value.to_owned()));
     world.environment.extend(variables);
-    world.pull(&commit, mtls).expect("any server will do");
+    world.pull(&commit, &mtls).expect("any server will do");
     world.is_sound();
 }
 
@@ -101,16 +101,16 @@ fn with_keys_only_what_they_have_signed_is_taken() {
     let unsigned = world.commit(&[("b", "b")], &[]);
     let remote = |keys: &[&str]| json!({"url": world.url(), "gpgkeys": keys});
 
-    let error = world.pull(&signed, remote(&[&bad.public])).expect_err("another key");
+    let error = world.pull(&signed, &remote(&[&bad.public])).expect_err("another key");
     assert!(error.contains("public key not found") || error.contains("NO_PUBKEY"), "{error}");
-    let error = world.pull(&unsigned, remote(&[&good.public])).expect_err("no signature");
+    let error = world.pull(&unsigned, &remote(&[&good.public])).expect_err("no signature");
     assert!(error.to_lowercase().contains("signature"), "{error}");
-    let error = world.pull(&signed, remote(&["no key"])).expect_err("no key at all");
+    let error = world.pull(&signed, &remote(&["no key"])).expect_err("no key at all");
     assert!(error.contains("a key of `gpgkeys` cannot be read"), "{error}");
     assert!(!world.has(&signed) && !world.has(&unsigned));
 
-    world.pull(&signed, remote(&[&bad.public, &good.public])).expect("one of them");
-    world.pull(&unsigned, json!({"url": world.url()})).expect("nobody asks for signatures");
+    world.pull(&signed, &remote(&[&bad.public, &good.public])).expect("one of them");
+    world.pull(&unsigned, &json!({"url": world.url()})).expect("nobody asks for signatures");
     world.is_sound();
     // The signature came with the commit.
     let shown = world.ostree(&format!("sources/{CONTENT_TYPE}/repo"), &["show", &signed]);
