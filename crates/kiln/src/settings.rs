@@ -5,24 +5,12 @@ use std::ffi::OsString;
 use std::io::IsTerminal as _;
 use std::path::PathBuf;
 
-/// Variables of the environment that sources look at.
-const PASSED_ON: [&str; 8] = [
-    "http_proxy",
-    "https_proxy",
-    "all_proxy",
-    "no_proxy",
-    "HTTP_PROXY",
-    "HTTPS_PROXY",
-    "ALL_PROXY",
-    "NO_PROXY",
-];
-
-/// The environment that sources may see: proxies and everything of osbuild's.
+/// The environment as sources see it: all of it, because what the programs look for that fetch for them (credentials, certificates,
+/// proxies, configuration) has many names.
 pub(crate) fn source_environment() -> BTreeMap<String, String> {
-    std::env::vars_os()
-        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
-        .filter(|(name, _)| name.starts_with("OSBUILD_") || PASSED_ON.contains(&name.as_str()))
-        .collect()
+    let text =
+        |(name, value): (OsString, OsString)| Some((name.into_string().ok()?, value.into_string().ok()?));
+    std::env::vars_os().filter_map(text).collect()
 }
 
 /// Where Python looks for packages before all others.
