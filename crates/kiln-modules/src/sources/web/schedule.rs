@@ -1,7 +1,8 @@
 //! Which file is fetched next, and from where: the first one of which a server is not busy.
 //!
 //! Files that can be had from the same servers wait in one queue, so that finding the next one takes as long as there are
-//! different servers, not files.
+//! different servers, not files. Who ends a file asks for the next one itself, so nobody else is woken for that: only when
+//! there is more to be had than one worker takes.
 
 use std::cmp::Reverse;
 use std::collections::{HashMap, VecDeque};
@@ -57,6 +58,11 @@ impl<'a> Schedule<'a> {
             {
                 let host = wanted.host(place).to_owned();
                 state.add(queue, &host);
+                if state.queues.iter().all(|queue| queue.waiting.is_empty()) {
+                    self.changed.notify_all();
+                } else if self.choose(&state).is_some() {
+                    self.changed.notify_one();
+                }
                 return Some(Next { schedule: self, queue, host, index, wanted, place });
             }
             let result = self.changed.wait_timeout(state, SLICE);
@@ -107,7 +113,7 @@ impl State {
     }
 }
 
-/// A file that is being fetched; its server is less busy when this is dropped.
+/// A file that is being fetched; its server is less busy when this is dropped, and who drops it asks for the next.
 pub(super) struct Next<'a> {
     schedule: &'a Schedule<'a>,
     queue: usize,
@@ -128,7 +134,7 @@ impl Next<'_> {
             state.add(self.queue, host);
             drop(state);
             self.host = host.to_owned();
-            self.schedule.changed.notify_all();
+            self.schedule.changed.notify_one();
         }
     }
 }
@@ -136,6 +142,5 @@ impl Next<'_> {
 impl Drop for Next<'_> {
     fn drop(&mut self) {
         self.schedule.lock().remove(self.queue, &self.host);
-        self.schedule.changed.notify_all();
     }
 }
