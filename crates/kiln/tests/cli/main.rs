@@ -7,6 +7,7 @@ mod cache_limits;
 mod client;
 mod commands;
 mod completions;
+mod containers;
 mod debian;
 mod diff;
 mod examples;
