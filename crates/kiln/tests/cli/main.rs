@@ -23,6 +23,7 @@ mod mistakes;
 mod monitors;
 mod options;
 mod osbuild;
+mod ostree;
 mod programs;
 mod reference_tests;
 mod schema;
