@@ -10,6 +10,7 @@ mod completions;
 mod containers;
 mod debian;
 mod diff;
+mod downloads;
 mod examples;
 mod export_sources;
 mod format1;
