@@ -7,13 +7,15 @@
 //! files      files that become items of `org.osbuild.inline`: {NAME: TEXT}
 //! served     what a loopback server has: see `served.rs`
 //! differs    files that no two builds make alike: {PATH: WHY}
+//! times      files that differ with native sources, whose content has a time that is not that of the download: {PATH: WHY}
 //! code       the exit code of both programs; 0 if it is not told
+//! variables  what both programs have in their environment: {NAME: VALUE}
 //! crashes    why the reference ends in a traceback, without a result: then results and records are not compared
 //! manifest   the manifest
 //! ```
 //!
-//! In the manifest `${NAME}` stands for the checksum of a file or of what is served, `${server}` for the server's URL
-//! and `${host}` for its address.
+//! In the manifest and in variables `${NAME}` stands for the checksum of a file or of what is served, `${server}` for the
+//! server's URL and `${host}` for its address, `${tls}` and `${tls.clients}` for the URLs of those with TLS.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -31,8 +33,19 @@ pub(crate) struct Case {
     told: Map<String, Value>,
 }
 
-const MEMBERS: [&str; 9] =
-    ["about", "needs", "exports", "files", "served", "differs", "code", "crashes", "manifest"];
+const MEMBERS: [&str; 11] = [
+    "about",
+    "needs",
+    "exports",
+    "files",
+    "served",
+    "differs",
+    "times",
+    "code",
+    "crashes",
+    "variables",
+    "manifest",
+];
 
 pub(crate) fn directory() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/shadow/manifests")
@@ -82,6 +95,12 @@ impl Case {
         exports.iter().map(|name| name.as_str().expect("a name")).collect()
     }
 
+    /// Whether the manifest has a source or an input.
+    pub(crate) fn has_content(&self) -> bool {
+        let text = self.told["manifest"].to_string();
+        self.told.contains_key("files") || text.contains("\"sources\"") || text.contains("\"inputs\"")
+    }
+
     pub(crate) fn code(&self) -> i64 {
         self.told.get("code").map_or(0, |code| code.as_i64().expect("an exit code"))
     }
@@ -90,9 +109,10 @@ impl Case {
         self.told.contains_key("crashes")
     }
 
-    /// The paths of files that differ from build to build.
-    pub(crate) fn differs(&self) -> Vec<String> {
-        self.texts("differs").into_keys().collect()
+    /// The paths of files that differ from build to build, or between the sources of the two programs.
+    pub(crate) fn differs(&self, native_sources: bool) -> Vec<String> {
+        let times = if native_sources { self.texts("times") } else { BTreeMap::new() };
+        self.texts("differs").into_keys().chain(times.into_keys()).collect()
     }
 
     pub(crate) fn served(&self) -> Option<&Map<String, Value>> {
@@ -100,7 +120,11 @@ impl Case {
     }
 
     /// The manifest as a text, given the checksums of what is served, and where.
-    pub(crate) fn manifest(&self, server: &str, served: &BTreeMap<String, String>) -> String {
+    pub(crate) fn manifest(
+        &self,
+        servers: &[(&'static str, String)],
+        served: &BTreeMap<String, String>,
+    ) -> String {
         let mut manifest = self.told["manifest"].clone();
         let mut names = served.clone();
         let files = self.texts("files");
@@ -112,14 +136,42 @@ impl Case {
                 items.insert(checksum.clone(), json!({"encoding": "base64", "data": data}));
                 names.insert(name, checksum);
             }
-            manifest["sources"]["org.osbuild.inline"] = json!({"items": items});
+            for (checksum, item) in items {
+                manifest["sources"]["org.osbuild.inline"]["items"][checksum] = item;
+            }
         }
-        let mut text = serde_json::to_string_pretty(&manifest).expect("JSON");
-        for (name, checksum) in names {
-            text = text.replace(&format!("${{{name}}}"), &checksum);
+        let text = serde_json::to_string_pretty(&manifest).expect("JSON");
+        self.fill(text, servers, &names)
+    }
+
+    /// What both programs have in their environment.
+    pub(crate) fn variables(
+        &self,
+        servers: &[(&'static str, String)],
+        served: &BTreeMap<String, String>,
+    ) -> BTreeMap<String, String> {
+        let texts = self.texts("variables").into_iter();
+        texts.map(|(name, text)| (name, self.fill(text, servers, served))).collect()
+    }
+
+    /// Writes what names stand for in their places.
+    fn fill(
+        &self,
+        mut text: String,
+        servers: &[(&'static str, String)],
+        names: &BTreeMap<String, String>,
+    ) -> String {
+        for (name, url) in servers {
+            text = text.replace(&format!("${{{name}}}"), url);
+            if *name == "server" {
+                text = text.replace("${host}", url.trim_start_matches("http://"));
+            }
         }
-        let host = server.trim_start_matches("http://");
-        let text = text.replace("${server}", server).replace("${host}", host);
+        for (name, value) in names {
+            // As a part of a text of JSON: keys have several lines.
+            let value = json!(value).to_string();
+            text = text.replace(&format!("${{{name}}}"), value.trim_matches('"'));
+        }
         assert!(!text.contains("${"), "{}: not all names are known", self.name);
         text
     }
@@ -127,11 +179,9 @@ impl Case {
     /// The manifest with something in the place of what is made when it is run.
     pub(crate) fn sketch(&self) -> String {
         let names = self.served().into_iter().flat_map(|served| served.keys());
-        let all = names.flat_map(|name| ["", ".manifest", ".index"].map(|of| format!("{name}{of}")));
-        self.manifest(
-            "http://127.0.0.1:1",
-            &all.map(|name| (name.clone(), digest(name.as_bytes()))).collect(),
-        )
+        let all = names.flat_map(|name| ["", ".manifest", ".index", ".key"].map(|of| format!("{name}{of}")));
+        let urls = ["server", "tls", "tls.clients"].map(|name| (name, "http://127.0.0.1:1".to_owned()));
+        self.manifest(&urls, &all.map(|name| (name.clone(), digest(name.as_bytes()))).collect())
     }
 
     fn texts(&self, member: &str) -> BTreeMap<String, String> {
