@@ -74,7 +74,7 @@ impl Served {
         [("server", self.server.url("")), ("tls", open.url("")), ("tls.clients", closed.url(""))]
     }
 
-    fn serve(&self, target: &str, reply: Reply) {
+    fn serve(&self, target: &str, reply: &Reply) {
         for server in self.secure.iter().chain([&self.server]) {
             server.serve(target, reply.clone());
         }
@@ -100,7 +100,7 @@ impl Served {
                 archive(told)
             };
             self.names.insert(name.to_owned(), digest(&content));
-            self.serve(&format!("/{}", quoted(name)), Reply::ok(content));
+            self.serve(&format!("/{}", quoted(name)), &Reply::ok(content));
         }
     }
 
@@ -160,19 +160,19 @@ impl Served {
             if entry.file_type().expect("a type").is_dir() {
                 self.files_of(&entry.path(), &url);
             } else {
-                self.serve(&format!("/{url}"), Reply::ok(fs::read(entry.path()).expect("read")));
+                self.serve(&format!("/{url}"), &Reply::ok(fs::read(entry.path()).expect("read")));
             }
         }
     }
 
     fn image(&mut self, name: &str, image: &Image) {
-        self.serve("/v2/", Reply::ok("{}"));
+        self.serve("/v2/", &Reply::ok("{}"));
         for blob in [&image.layer, &image.configuration] {
-            self.serve(&format!("/v2/{name}/blobs/{}", digest(blob)), Reply::ok(blob.clone()));
+            self.serve(&format!("/v2/{name}/blobs/{}", digest(blob)), &Reply::ok(blob.clone()));
         }
         for (content, kind) in [(&image.manifest, "manifest"), (&image.index, "index")] {
             let reply = Reply::ok(content.clone()).header("Content-Type", Image::media_type(kind));
-            self.serve(&format!("/v2/{name}/manifests/{}", digest(content)), reply);
+            self.serve(&format!("/v2/{name}/manifests/{}", digest(content)), &reply);
             self.names.insert(format!("{name}.{kind}"), digest(content));
         }
         self.names.insert(name.to_owned(), digest(&image.configuration));
