@@ -14,7 +14,7 @@
 //! `ostree` fetches only what the cache lacks; then all objects are renamed into the cache, the commits last
 //! ([`crate::ostree`]). Whenever a program is killed, the cache has whole commits and maybe objects that the
 //! next pull need not fetch, and the lock on the directory of the download is gone, so that the next one removes it.
-//! Importing by `ostree pull-local` was measured: 1.5 s for 20,000 objects, which renames do in a tenth of it, and
+//! Importing by `ostree pull-local` was measured to take 1.5 s for 20,000 objects, and
 //! a program that dies in it leaves a commit that `ostree show`, by which the reference looks, takes for whole.
 //!
 //! Commits of one remote are pulled one after the other (they share objects, and each pull has several connections),
