@@ -12,6 +12,7 @@ mod host;
 mod inputs;
 mod mounts;
 mod ostree;
+pub mod pe;
 pub mod runners;
 #[cfg(test)]
 mod schema_agreement;

@@ -57,9 +57,26 @@ pub const XMLLINT: Need = Need::new("xmllint", "libxml2-utils");
 /// A shell whose completions are checked.
 pub const ZSH: Need = Need::new("zsh", "zsh");
 
+/// The EFI program that kernels are put into.
+pub const EFI_STUB: Need = Need::new("/usr/lib/systemd/boot/efi/linuxx64.efi.stub", "systemd-boot-efi");
+
+const GRUB_EFI: Need = Need::new("/usr/lib/grub/x86_64-efi/monolithic/grubx64.efi", "grub-efi-amd64-bin");
+const GRUB_SIGNED: Need =
+    Need::new("/usr/lib/grub/x86_64-efi-signed/grubx64.efi.signed", "grub-efi-amd64-signed");
+const SHIM: Need = Need::new("/usr/lib/shim/shimx64.efi", "shim-unsigned");
+const OBJCOPY: Need = Need::new("objcopy", "binutils");
+const OBJDUMP: Need = Need::new("objdump", "binutils");
+
+/// PE images, by their absolute paths, and what reads and writes them besides Kiln.
+pub const PE_IMAGES: [Need; 6] = [EFI_STUB, GRUB_EFI, GRUB_SIGNED, SHIM, OBJCOPY, OBJDUMP];
+
 /// What the tests of the workspace need, by program.
 pub const TESTS: &[Need] = &[
     Need::new("/usr/lib/grub/i386-pc/boot.img", "grub-pc-bin"),
+    GRUB_SIGNED,
+    GRUB_EFI,
+    SHIM,
+    EFI_STUB,
     Need::new("/usr/share/zoneinfo/Europe/Berlin", "tzdata"),
     Need::new("blkid", "util-linux"),
     BWRAP,
@@ -82,6 +99,8 @@ pub const TESTS: &[Need] = &[
     Need::new("mkfs.xfs", "xfsprogs"),
     Need::new("mkhomedir_helper", "libpam-modules-bin"),
     Need::new("mkswap", "util-linux"),
+    OBJCOPY,
+    OBJDUMP,
     Need::new("ostree", "ostree"),
     PYTHON,
     QEMU_IMG,

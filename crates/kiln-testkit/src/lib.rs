@@ -3,6 +3,7 @@
 pub mod fscache;
 pub mod host;
 pub mod http;
+pub mod pe;
 pub mod reference_tests;
 pub mod registry;
 pub mod socks;
