@@ -12,6 +12,7 @@ mod limits;
 mod man;
 mod modules;
 pub(crate) mod osbuild;
+mod pe;
 mod plan;
 mod resolve;
 mod schema;
@@ -64,6 +65,8 @@ enum Command {
     Man(man::Arguments),
     /// List the modules there are, or document one of them
     Modules(modules::Arguments),
+    /// Show what PE images hold: EFI programs, unified kernel images
+    Pe(pe::Arguments),
     /// Turn a definition into a manifest with every package pinned
     Resolve(resolve::Arguments),
     /// Print the JSON Schema of manifests, for editors
@@ -94,6 +97,7 @@ pub(crate) fn main(arguments: Vec<OsString>) -> ExitCode {
         Command::Inspect(arguments) => inspect::run(&arguments),
         Command::Man(arguments) => man::run(&arguments),
         Command::Modules(arguments) => modules::run(&arguments),
+        Command::Pe(arguments) => pe::run(&arguments),
         Command::Resolve(arguments) => resolve::run(&arguments),
         Command::Schema(arguments) => schema::run(&arguments),
         Command::Shadow(arguments) => shadow::run(&arguments),

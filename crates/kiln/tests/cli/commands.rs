@@ -174,6 +174,7 @@ fn help() {
       inspect      Print a manifest with all its ids
       man          Print a manual page, or write all of them
       modules      List the modules there are, or document one of them
+      pe           Show what PE images hold: EFI programs, unified kernel images
       resolve      Turn a definition into a manifest with every package pinned
       schema       Print the JSON Schema of manifests, for editors
       shadow       Build a manifest with the reference, too, and say what differs

@@ -25,6 +25,7 @@ mod monitors;
 mod options;
 mod osbuild;
 mod ostree;
+mod pe;
 mod programs;
 mod reference_tests;
 mod schema;
