@@ -132,6 +132,12 @@ pub enum MountError {
 }
 
 impl MountError {
+    /// Whether the device cannot be written to: mounted read-only, it may do.
+    pub fn is_write_protected(&self) -> bool {
+        let protected = [Some(libc::EACCES), Some(libc::EROFS)];
+        matches!(self, Self::Create { error, .. } if protected.contains(&error.raw_os_error()))
+    }
+
     fn is_busy(&self) -> bool {
         matches!(self, Self::Create { error, .. } if error.raw_os_error() == Some(libc::EBUSY))
     }
@@ -199,7 +205,7 @@ impl MountedFileSystem {
     /// A file system that somebody else has already unmounted is no error.
     pub fn unmount(mut self) -> Result<(), MountError> {
         self.mounted = false;
-        let result = sync_and_unmount(&self.target, BUSY_LIMIT);
+        let result = sync(&self.target).and_then(|()| unmount_when_free(&self.target));
         // On failure, `Drop` detaches it: the mount must not outlive the stage.
         self.mounted = result.is_err();
         result
@@ -287,7 +293,7 @@ fn failed_to_create(plan: &MountPlan<'_>, log: String, error: Errno) -> MountErr
     }
 }
 
-fn io_error(action: &'static str, path: &Path, error: Errno) -> MountError {
+pub(crate) fn io_error(action: &'static str, path: &Path, error: Errno) -> MountError {
     MountError::Io { action, path: path.to_owned(), source: error.into() }
 }
 
@@ -303,24 +309,27 @@ fn read_log(context: BorrowedFd<'_>) -> String {
     lines.join("; ")
 }
 
-fn sync_and_unmount(target: &Path, limit: Duration) -> Result<(), MountError> {
+fn sync(target: &Path) -> Result<(), MountError> {
+    // Closed at the end: an open descriptor would keep the mount busy.
     let directory = open_directory(target)?;
-    rustix::fs::syncfs(&directory).map_err(|error| io_error("sync", target, error))?;
-    // An open descriptor would keep the mount busy.
-    drop(directory);
-    let deadline = Instant::now() + limit;
+    rustix::fs::syncfs(&directory).map_err(|error| io_error("sync", target, error))
+}
+
+/// Unmounts, and tries again for as long as a mount may be busy. What is no mount point any more is none: somebody
+/// else was faster.
+pub(crate) fn unmount_when_free(target: &Path) -> Result<(), MountError> {
+    let deadline = Instant::now() + BUSY_LIMIT;
     let mut pause = BUSY_PAUSES.0;
     loop {
         match rustix::mount::unmount(target, UnmountFlags::NOFOLLOW) {
-            Ok(()) => return Ok(()),
-            // No mount point any more: somebody else was faster.
-            Err(Errno::INVAL) => return Ok(()),
+            Ok(()) | Err(Errno::INVAL) => return Ok(()),
             Err(Errno::BUSY) if Instant::now() < deadline => {
                 std::thread::sleep(pause);
                 pause = (pause * 2).min(BUSY_PAUSES.1);
             }
             Err(Errno::BUSY) => {
-                return Err(MountError::Busy { path: target.to_owned(), limit, holders: holders(target) });
+                let (path, holders) = (target.to_owned(), holders(target));
+                return Err(MountError::Busy { path, limit: BUSY_LIMIT, holders });
             }
             Err(error) => return Err(io_error("unmount", target, error)),
         }
@@ -333,21 +342,22 @@ fn open_directory(target: &Path) -> Result<OwnedFd, MountError> {
 }
 
 fn holders(target: &Path) -> Vec<String> {
-    let mut found = mounts_below(target);
+    let below = mounts_below(target).into_iter();
+    let mut found: Vec<_> = below.map(|path| format!("a mount at `{}`", path.display())).collect();
     if let Ok(info) = fs::metadata(target) {
         found.extend(crate::holders::of_file_system(info.dev()));
     }
     found
 }
 
-fn mounts_below(target: &Path) -> Vec<String> {
+/// The mount points below a path, in the order in which they were mounted.
+pub(crate) fn mounts_below(target: &Path) -> Vec<PathBuf> {
     let table = fs::read_to_string("/proc/thread-self/mountinfo").unwrap_or_default();
     table
         .lines()
         .filter_map(|line| line.split(' ').nth(4))
         .map(|path| PathBuf::from(unescape(path)))
         .filter(|path| path != target && path.starts_with(target))
-        .map(|path| format!("a mount at `{}`", path.display()))
         .collect()
 }
 

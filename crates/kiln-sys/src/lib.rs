@@ -2,6 +2,7 @@
 //!
 //! This is the only crate in which `unsafe` is allowed; each use has a `SAFETY` note.
 //!
+//! - [`bind`]: files and directories shown at a second place.
 //! - [`btrfs`]: subvolumes: directories that are copied and removed in one step.
 //! - [`chroot`]: a thread with mounts of its own, and children with another root.
 //! - [`command`]: the one way to run a child process.
@@ -22,6 +23,7 @@
 //! - [`trace`]: child processes that stop at each system call, for tests.
 //! - [`xfs`]: how XFS divides its space.
 
+pub mod bind;
 pub mod btrfs;
 pub mod chroot;
 pub mod command;
