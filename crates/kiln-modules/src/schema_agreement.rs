@@ -80,7 +80,7 @@ impl Agreement {
         Self { kind, name, schema, member: "options", around, parse: |_| Ok(()) }
     }
 
-    /// Tries values for another member: `inputs`, `devices`, `mounts`, `references`, `origin`, `items`.
+    /// Tries values for another member: `inputs`, `devices`, `mounts`, `references`, `origin`, `items`, `target`.
     pub(crate) fn member(mut self, member: &'static str) -> Self {
         self.member = member;
         self.parse = |_| Ok(());
@@ -174,7 +174,14 @@ impl Agreement {
                     properties.insert("references".to_owned(), references.clone());
                 }
             }
-            Kind::Source | Kind::Device | Kind::Mount | Kind::Runner => {}
+            Kind::Mount => {
+                properties.extend(
+                    self.schema
+                        .target_pattern
+                        .map(|pattern| ("target".to_owned(), json!({"pattern": pattern}))),
+                );
+            }
+            Kind::Source | Kind::Device | Kind::Runner => {}
         }
         let schema = match self.kind {
             // A source's schema is that of its whole description.

@@ -184,6 +184,10 @@ impl Description {
             Kind::Mount => {
                 let mut required = vec!["name", "type"];
                 required.extend(schema.required_members);
+                let mut target = json!({"type": "string"});
+                if let Some(pattern) = schema.target_pattern {
+                    target["pattern"] = json!(pattern);
+                }
                 json!({
                     "type": "object",
                     "additionalProperties": false,
@@ -192,7 +196,7 @@ impl Description {
                         "name": {"type": "string"},
                         "type": name,
                         "source": {"type": "string"},
-                        "target": {"type": "string"},
+                        "target": target,
                         "partition": {"type": "number"},
                         "options": schema.options,
                     },

@@ -383,7 +383,8 @@ mod tests {
         }
 
         fn schema(&self) -> ModuleSchema {
-            ModuleSchema { options: json!({}), ..ModuleSchema::default() }
+            let target_pattern = Some("^tree://");
+            ModuleSchema { options: json!({}), target_pattern, ..ModuleSchema::default() }
         }
 
         fn mount(&self, request: &MountRequest<'_>) -> Result<Box<dyn Mounted>, ModuleError> {
@@ -427,7 +428,11 @@ mod tests {
         let found = findings(&mount(json!({"name": "m", "type": "org.osbuild.ext4", "options": {}})));
         let needed = ["source", "target"].map(|name| format!("{place}: `{name}` is missing"));
         assert_eq!(found, needed);
+        let bind = |target: &str| json!({"name": "m", "type": "org.osbuild.bind", "target": target});
         assert_eq!(findings(&mount(json!({"name": "m", "type": "org.osbuild.bind"}))), [""; 0]);
+        assert_eq!(findings(&mount(bind("tree://"))), [""; 0]);
+        let found = findings(&mount(bind("/")));
+        assert_eq!(found, [format!("{place}.target: `/` does not match the pattern `^tree://`")]);
         assert_eq!(findings(&json!({})), [""; 0]);
     }
 }
