@@ -6,6 +6,7 @@ mod chmod;
 mod chown;
 mod copy;
 mod deb;
+mod erofs;
 pub(crate) mod error;
 mod fstab;
 mod groups;
@@ -23,8 +24,11 @@ mod mkfs_fat;
 mod mkfs_xfs;
 mod mkswap;
 mod noop;
+mod parted;
 mod qemu;
 mod sfdisk;
+mod sgdisk;
+mod squashfs;
 mod systemd;
 mod tar;
 mod timezone;
@@ -40,6 +44,7 @@ pub(crate) const STAGES: &[StageModule] = &[
     StageModule::of::<chmod::Chmod>(),
     StageModule::of::<chown::Chown>(),
     StageModule::of::<copy::Copy>(),
+    StageModule::of::<erofs::Erofs>(),
     StageModule::of::<error::Fail>(),
     StageModule::of::<fstab::Fstab>(),
     StageModule::of::<groups::Groups>(),
@@ -57,8 +62,11 @@ pub(crate) const STAGES: &[StageModule] = &[
     StageModule::of::<mkfs_xfs::MkfsXfs>(),
     StageModule::of::<mkswap::Mkswap>(),
     StageModule::of::<noop::Noop>(),
+    StageModule::of::<parted::Parted>(),
     StageModule::of::<qemu::Qemu>(),
     StageModule::of::<sfdisk::Sfdisk>(),
+    StageModule::of::<sgdisk::Sgdisk>(),
+    StageModule::of::<squashfs::Squashfs>(),
     StageModule::of::<systemd::Systemd>(),
     StageModule::of::<tar::Tar>(),
     StageModule::of::<timezone::Timezone>(),

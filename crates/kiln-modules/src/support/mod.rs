@@ -4,6 +4,7 @@ pub(crate) mod chroot;
 pub(crate) mod firstboot;
 pub(crate) mod number;
 pub(crate) mod ostree;
+pub(crate) mod packing;
 pub(crate) mod root;
 pub(crate) mod single_file;
 pub(crate) mod tar;
