@@ -1,5 +1,4 @@
-//! What the mounts of file systems have in common: the mount point below the stage's mount directory, and the
-//! translation of errors.
+//! What mounts have in common: the mount point below the stage's mount directory, and the translation of errors.
 //!
 //! A mount point may lie in a file system that the stage before has filled, so it is looked up as if the mount directory
 //! were the root: no symbolic link leads to the host.
@@ -26,17 +25,39 @@ pub(crate) fn mount(
     options: &[MountOption],
 ) -> Result<Box<dyn Mounted>, ModuleError> {
     let source = request.source.ok_or_else(|| ModuleError::option("source", "the mount needs a device"))?;
-    let target =
-        request.target.ok_or_else(|| ModuleError::option("target", "the mount needs a mount point"))?;
-    let failed =
-        |source: io::Error| ModuleError::Io { action: "make the mount point", path: target.into(), source };
-    let target = mount_point(request.root, target).map_err(failed)?;
+    let target = make_mount_point(request)?;
     let plan = MountPlan { kind, source, target: &target, read_only, options };
-    let mounted = MountedFileSystem::mount(&plan).map_err(mount_error)?;
-    Ok(Box::new(FileSystem { mounted }))
+    let mounted = match MountedFileSystem::mount(&plan) {
+        // The program `mount` does so too, and manifests have devices that are read-only and mounts that do not say so.
+        Err(error) if !read_only && error.is_write_protected() => {
+            MountedFileSystem::mount(&MountPlan { read_only: true, ..plan })
+        }
+        result => result,
+    };
+    Ok(Box::new(FileSystem { mounted: mounted.map_err(mount_error)? }))
 }
 
-fn mount_error(error: MountError) -> ModuleError {
+/// Makes the directory that the request's mount is at, and returns where it really is.
+pub(crate) fn make_mount_point(request: &MountRequest<'_>) -> Result<PathBuf, ModuleError> {
+    let target = mount_target(request)?;
+    mount_point(request.root, target).map_err(ModuleError::io("make the mount point", target))
+}
+
+/// The manifest's `target`.
+pub(crate) fn mount_target<'a>(request: &MountRequest<'a>) -> Result<&'a str, ModuleError> {
+    request.target.ok_or_else(|| ModuleError::option("target", "the mount needs a mount point"))
+}
+
+/// Opens what is at a path below a directory, as a place to mount from or at.
+pub(crate) fn open_place(root: &Path, path: &str) -> io::Result<OwnedFd> {
+    let flags = OFlags::PATH | OFlags::CLOEXEC;
+    let top = rustix::fs::open(root, flags | OFlags::DIRECTORY, Mode::empty())?;
+    let path = Path::new(".").join(normalise(Path::new(path)));
+    Ok(openat2(&top, &path, flags, Mode::empty(), ResolveFlags::IN_ROOT)?)
+}
+
+/// An error of the system as a module's.
+pub(crate) fn mount_error(error: MountError) -> ModuleError {
     match error {
         MountError::Io { action, path, source } => ModuleError::Io { action, path, source },
         error => ModuleError::invalid(error.to_string()),
@@ -86,7 +107,8 @@ fn real_path(directory: &OwnedFd) -> io::Result<PathBuf> {
 #[cfg(test)]
 pub(crate) mod testing {
     use std::fs::{self, File};
-    use std::path::PathBuf;
+    use std::io;
+    use std::path::{Path, PathBuf};
 
     use kiln_api::ModuleError;
     use kiln_api::device::{DeviceRequest, OpenDevice};
@@ -97,6 +119,7 @@ pub(crate) mod testing {
 
     use crate::MODULES;
     use crate::schema_agreement::Agreement;
+    use crate::stage_fixture::Fixture;
     use crate::stage_test;
 
     /// A formatted loop device and a directory to mount it in.
@@ -110,6 +133,14 @@ pub(crate) mod testing {
 
     impl Disk {
         pub(crate) fn new<Format: Stage>(mebibytes: u64, options: &Value) -> Self {
+            let empty = |image: &Path| File::create(image)?.set_len(mebibytes << 20);
+            let disk = Self::holding(json!({}), empty);
+            stage_test::run_on::<Format>(&disk.node, options).expect("format");
+            disk
+        }
+
+        /// A loop device, with these options, over the file that `make` makes.
+        pub(crate) fn holding(mut options: Value, make: impl FnOnce(&Path) -> io::Result<()>) -> Self {
             // Whoever copies the host's mounts would keep the file system busy.
             kiln_sys::chroot::private_mounts().expect("root");
             let directory = tempfile::tempdir().expect("tempdir");
@@ -119,17 +150,12 @@ pub(crate) mod testing {
                 path
             });
             let image = tree.join("disk.img");
-            File::create(&image).and_then(|file| file.set_len(mebibytes << 20)).expect("create");
+            make(&image).expect("an image");
+            options["filename"] = json!("disk.img");
             let loopback = MODULES.device("org.osbuild.loopback").expect("native");
-            let request = DeviceRequest {
-                dev: &dev,
-                parent: None,
-                tree: &tree,
-                options: &json!({"filename": "disk.img"}),
-            };
+            let request = DeviceRequest { dev: &dev, parent: None, tree: &tree, options: &options };
             let device = loopback.open(&request).expect("open");
             let node = dev.join(&device.reply().path);
-            stage_test::run_on::<Format>(&node, options).expect("format");
             // A temporary directory may forbid device nodes; the host's own is as good.
             let host = PathBuf::from("/dev").join(&device.reply().path);
             let node = if host.exists() { host } else { node };
@@ -181,9 +207,42 @@ pub(crate) mod testing {
             let mounted = disk.mount(mount, "/boot", &options).expect("mount");
             assert_eq!(fs::read_to_string(disk.root.join("boot/file")).expect("read"), "content");
             let error = fs::write(disk.root.join("boot/other"), "").expect_err("read-only");
-            assert_eq!(error.kind(), std::io::ErrorKind::ReadOnlyFilesystem, "{options}");
+            assert_eq!(error.kind(), io::ErrorKind::ReadOnlyFilesystem, "{options}");
             mounted.unmount().expect("unmount");
         }
+        disk.close();
+    }
+
+    /// What both erofs and squashfs can do: show what the stage of that name has packed.
+    pub(crate) fn check_image<Pack: Stage>(mount: &dyn Mount) {
+        let mut fixture = Fixture::new();
+        fixture.input("tree", &[("file", "content"), ("etc/deep/file", &"line\n".repeat(5000))]);
+        fixture.run::<Pack>(json!({"filename": "image"})).expect("packed");
+        for read_only in [false, true] {
+            // A device without a way to write to it is as good.
+            let disk = Disk::holding(json!({"read-only": read_only}), |image| {
+                fs::copy(fixture.tree().join("image"), image).map(drop)
+            });
+            let [first, second] =
+                ["/one", "/other"].map(|target| disk.mount(mount, target, &Value::Null).expect("mount"));
+            assert_eq!(first.path(), Some(disk.root.join("one").as_path()));
+            second.unmount().expect("unmount");
+            first.unmount().expect("unmount");
+            let mounted = disk.mount(mount, "/usr/share", &json!({})).expect("mount");
+            let at = disk.root.join("usr/share");
+            assert_eq!(fs::read_to_string(at.join("file")).expect("read"), "content");
+            assert_eq!(fs::read(at.join("etc/deep/file")).expect("read").len(), 25_000);
+            let error = fs::write(at.join("other"), "").expect_err("read-only");
+            assert_eq!(error.kind(), io::ErrorKind::ReadOnlyFilesystem);
+            mounted.unmount().expect("unmount");
+            assert!(!at.join("file").exists());
+            disk.close();
+        }
+        let disk = Disk::holding(json!({}), |image| fs::write(image, vec![0; 1 << 20]));
+        let error = disk.mount(mount, "/", &Value::Null).err().expect("nothing in it").to_string();
+        let kind = mount.name().trim_start_matches("org.osbuild.");
+        let expected = format!("cannot mount `{}` as {kind} with the options `ro`: ", disk.node.display());
+        assert!(error.starts_with(&expected), "{error}");
         disk.close();
     }
 }
@@ -193,7 +252,12 @@ mod tests {
     use std::fs;
     use std::os::unix::fs::symlink;
 
+    use serde_json::json;
+
     use super::*;
+    use crate::mounts::ext4::Ext4;
+    use crate::stage_test::{self, unique_uuid};
+    use crate::stages::testing::MkfsExt4;
 
     #[test]
     fn mount_points_are_made_below_the_root() {
@@ -210,6 +274,20 @@ mod tests {
             assert!(found.is_dir());
         }
         assert!(!directory.path().join("x").exists() && !directory.path().join("y").exists());
+    }
+
+    #[test]
+    fn root_a_device_that_cannot_be_written_to_is_mounted_all_the_same() {
+        let disk = testing::Disk::holding(json!({"read-only": true}), |image| {
+            fs::File::create(image)?.set_len(16 << 20)?;
+            stage_test::run_on::<MkfsExt4>(image, &json!({"uuid": unique_uuid()})).map_err(io::Error::other)
+        });
+        let mounted = disk.mount(&Ext4, "/", &json!({})).expect("mount");
+        assert!(disk.root.join("lost+found").is_dir());
+        let error = fs::write(disk.root.join("file"), "").expect_err("read-only");
+        assert_eq!(error.kind(), io::ErrorKind::ReadOnlyFilesystem);
+        mounted.unmount().expect("unmount");
+        disk.close();
     }
 
     #[test]

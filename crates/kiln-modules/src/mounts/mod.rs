@@ -1,8 +1,22 @@
 //! Native mounts.
 
+mod bind;
 mod btrfs;
-mod ext4;
+mod erofs;
+pub(crate) mod ext4;
+mod fat;
+mod noop;
+mod squashfs;
 mod xfs;
 
 /// All native mounts, sorted by name.
-pub(crate) const MOUNTS: &[&dyn kiln_api::mount::Mount] = &[&btrfs::Btrfs, &ext4::Ext4, &xfs::Xfs];
+pub(crate) const MOUNTS: &[&dyn kiln_api::mount::Mount] = &[
+    &bind::Bind,
+    &btrfs::Btrfs,
+    &erofs::Erofs,
+    &ext4::Ext4,
+    &fat::Fat,
+    &noop::Noop,
+    &squashfs::Squashfs,
+    &xfs::Xfs,
+];

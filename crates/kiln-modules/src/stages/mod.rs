@@ -87,12 +87,14 @@ pub(crate) mod formats {
 /// Stages that tests of devices and mounts use.
 #[cfg(test)]
 pub(crate) mod testing {
+    pub(crate) use super::erofs::Erofs;
     pub(crate) use super::mkfs_btrfs::MkfsBtrfs;
     pub(crate) use super::mkfs_ext4::MkfsExt4;
     pub(crate) use super::mkfs_fat::MkfsFat;
     pub(crate) use super::mkfs_xfs::MkfsXfs;
     pub(crate) use super::mkswap::Mkswap;
     pub(crate) use super::sfdisk::Sfdisk;
+    pub(crate) use super::squashfs::Squashfs;
 }
 
 #[cfg(test)]
