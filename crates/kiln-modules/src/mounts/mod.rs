@@ -1,7 +1,7 @@
 //! Native mounts.
 
 mod bind;
-mod btrfs;
+pub(crate) mod btrfs;
 mod erofs;
 pub(crate) mod ext4;
 mod fat;

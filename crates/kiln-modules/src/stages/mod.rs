@@ -2,6 +2,7 @@
 
 use kiln_api::stage::StageModule;
 
+mod btrfs_subvol;
 mod chmod;
 mod chown;
 mod copy;
@@ -41,6 +42,7 @@ mod zstd;
 /// All native stages, sorted by name.
 pub(crate) const STAGES: &[StageModule] = &[
     StageModule::of::<deb::InstallDebs>(),
+    StageModule::of::<btrfs_subvol::BtrfsSubvol>(),
     StageModule::of::<chmod::Chmod>(),
     StageModule::of::<chown::Chown>(),
     StageModule::of::<copy::Copy>(),
