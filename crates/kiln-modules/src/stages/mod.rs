@@ -3,9 +3,12 @@
 use kiln_api::stage::StageModule;
 
 mod btrfs_subvol;
+mod chattr;
 mod chmod;
 mod chown;
 mod copy;
+mod createaddrsize;
+mod dd;
 mod deb;
 mod erofs;
 pub(crate) mod error;
@@ -36,6 +39,7 @@ mod timezone;
 mod truncate;
 mod untar;
 mod users;
+mod write_device;
 mod xz;
 mod zstd;
 
@@ -43,9 +47,12 @@ mod zstd;
 pub(crate) const STAGES: &[StageModule] = &[
     StageModule::of::<deb::InstallDebs>(),
     StageModule::of::<btrfs_subvol::BtrfsSubvol>(),
+    StageModule::of::<chattr::Chattr>(),
     StageModule::of::<chmod::Chmod>(),
     StageModule::of::<chown::Chown>(),
     StageModule::of::<copy::Copy>(),
+    StageModule::of::<createaddrsize::Createaddrsize>(),
+    StageModule::of::<dd::Dd>(),
     StageModule::of::<erofs::Erofs>(),
     StageModule::of::<error::Fail>(),
     StageModule::of::<fstab::Fstab>(),
@@ -75,6 +82,7 @@ pub(crate) const STAGES: &[StageModule] = &[
     StageModule::of::<truncate::Truncate>(),
     StageModule::of::<untar::Untar>(),
     StageModule::of::<users::Users>(),
+    StageModule::of::<write_device::WriteDevice>(),
     StageModule::of::<xz::Xz>(),
     StageModule::of::<zstd::Zstd>(),
 ];

@@ -1,6 +1,7 @@
 //! What several modules need: numbers as the manifests write them, paths that stay below a root, and the like.
 
 pub(crate) mod chroot;
+pub(crate) mod copying;
 pub(crate) mod firstboot;
 pub(crate) mod number;
 pub(crate) mod ostree;

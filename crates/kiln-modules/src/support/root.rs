@@ -81,6 +81,11 @@ impl Root {
         self.file("create", path.as_ref(), OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC)
     }
 
+    /// Opens a file for writing over what is in it, from its start: a new one, or an old one that keeps its content.
+    pub(crate) fn overwrite(&self, path: impl AsRef<Path>) -> Result<File, ModuleError> {
+        self.file("open", path.as_ref(), OFlags::WRONLY | OFlags::CREATE)
+    }
+
     /// Opens a file for writing at its end.
     pub(crate) fn append(&self, path: impl AsRef<Path>) -> Result<File, ModuleError> {
         self.file("open", path.as_ref(), OFlags::WRONLY | OFlags::CREATE | OFlags::APPEND)
