@@ -7,6 +7,7 @@ mod chattr;
 mod chmod;
 mod chown;
 mod copy;
+mod cpio_out;
 mod createaddrsize;
 mod dd;
 mod deb;
@@ -15,7 +16,9 @@ pub(crate) mod error;
 mod fstab;
 mod groups;
 mod grub2_inst;
+mod gunzip;
 mod gzip;
+mod hmac;
 mod hostname;
 mod kernel_cmdline;
 mod ln;
@@ -41,6 +44,7 @@ mod untar;
 mod users;
 mod write_device;
 mod xz;
+mod zip;
 mod zstd;
 
 /// All native stages, sorted by name.
@@ -51,6 +55,7 @@ pub(crate) const STAGES: &[StageModule] = &[
     StageModule::of::<chmod::Chmod>(),
     StageModule::of::<chown::Chown>(),
     StageModule::of::<copy::Copy>(),
+    StageModule::of::<cpio_out::CpioOut>(),
     StageModule::of::<createaddrsize::Createaddrsize>(),
     StageModule::of::<dd::Dd>(),
     StageModule::of::<erofs::Erofs>(),
@@ -58,7 +63,9 @@ pub(crate) const STAGES: &[StageModule] = &[
     StageModule::of::<fstab::Fstab>(),
     StageModule::of::<groups::Groups>(),
     StageModule::of::<grub2_inst::Grub2Inst>(),
+    StageModule::of::<gunzip::Gunzip>(),
     StageModule::of::<gzip::Gzip>(),
+    StageModule::of::<hmac::Hmac>(),
     StageModule::of::<hostname::Hostname>(),
     StageModule::of::<kernel_cmdline::KernelCmdline>(),
     StageModule::of::<ln::Ln>(),
@@ -84,6 +91,7 @@ pub(crate) const STAGES: &[StageModule] = &[
     StageModule::of::<users::Users>(),
     StageModule::of::<write_device::WriteDevice>(),
     StageModule::of::<xz::Xz>(),
+    StageModule::of::<zip::Zip>(),
     StageModule::of::<zstd::Zstd>(),
 ];
 
