@@ -3,6 +3,7 @@
 use kiln_api::stage::StageModule;
 
 mod btrfs_subvol;
+mod buildstamp;
 mod chattr;
 mod chmod;
 mod chown;
@@ -11,16 +12,20 @@ mod cpio_out;
 mod createaddrsize;
 mod dd;
 mod deb;
+mod discinfo;
 mod erofs;
 pub(crate) mod error;
+mod fix_bls;
 mod fstab;
 mod groups;
+mod grub2_d;
 mod grub2_inst;
 mod gunzip;
 mod gzip;
 mod hmac;
 mod hostname;
 mod kernel_cmdline;
+mod kernel_cmdline_bls_append;
 mod ln;
 mod locale;
 mod machine_id;
@@ -39,6 +44,7 @@ mod squashfs;
 mod systemd;
 mod tar;
 mod timezone;
+mod treeinfo;
 mod truncate;
 mod untar;
 mod users;
@@ -51,6 +57,7 @@ mod zstd;
 pub(crate) const STAGES: &[StageModule] = &[
     StageModule::of::<deb::InstallDebs>(),
     StageModule::of::<btrfs_subvol::BtrfsSubvol>(),
+    StageModule::of::<buildstamp::Buildstamp>(),
     StageModule::of::<chattr::Chattr>(),
     StageModule::of::<chmod::Chmod>(),
     StageModule::of::<chown::Chown>(),
@@ -58,16 +65,20 @@ pub(crate) const STAGES: &[StageModule] = &[
     StageModule::of::<cpio_out::CpioOut>(),
     StageModule::of::<createaddrsize::Createaddrsize>(),
     StageModule::of::<dd::Dd>(),
+    StageModule::of::<discinfo::Discinfo>(),
     StageModule::of::<erofs::Erofs>(),
     StageModule::of::<error::Fail>(),
+    StageModule::of::<fix_bls::FixBls>(),
     StageModule::of::<fstab::Fstab>(),
     StageModule::of::<groups::Groups>(),
+    StageModule::of::<grub2_d::Grub2D>(),
     StageModule::of::<grub2_inst::Grub2Inst>(),
     StageModule::of::<gunzip::Gunzip>(),
     StageModule::of::<gzip::Gzip>(),
     StageModule::of::<hmac::Hmac>(),
     StageModule::of::<hostname::Hostname>(),
     StageModule::of::<kernel_cmdline::KernelCmdline>(),
+    StageModule::of::<kernel_cmdline_bls_append::KernelCmdlineBlsAppend>(),
     StageModule::of::<ln::Ln>(),
     StageModule::of::<locale::Locale>(),
     StageModule::of::<machine_id::MachineId>(),
@@ -86,6 +97,7 @@ pub(crate) const STAGES: &[StageModule] = &[
     StageModule::of::<systemd::Systemd>(),
     StageModule::of::<tar::Tar>(),
     StageModule::of::<timezone::Timezone>(),
+    StageModule::of::<treeinfo::Treeinfo>(),
     StageModule::of::<truncate::Truncate>(),
     StageModule::of::<untar::Untar>(),
     StageModule::of::<users::Users>(),

@@ -1,8 +1,10 @@
 //! What several modules need: numbers as the manifests write them, paths that stay below a root, and the like.
 
+pub(crate) mod boot_entries;
 pub(crate) mod chroot;
 pub(crate) mod copying;
 pub(crate) mod firstboot;
+pub(crate) mod ini;
 pub(crate) mod number;
 pub(crate) mod ostree;
 pub(crate) mod packing;
