@@ -81,6 +81,7 @@ pub const TESTS: &[Need] = &[
     Need::new("blkid", "util-linux"),
     BWRAP,
     Need::new("bzip2", "bzip2"),
+    Need::new("cpio", "cpio"),
     crate::registry::REGISTRY,
     DOT,
     Need::new("dpkg-deb", "dpkg"),
@@ -117,6 +118,7 @@ pub const TESTS: &[Need] = &[
     Need::new("useradd", "passwd"),
     XMLLINT,
     Need::new("xz", "xz-utils"),
+    Need::new("zip", "zip"),
     ZSH,
     Need::new("zstd", "zstd"),
 ];
