@@ -35,7 +35,8 @@ pub(crate) struct Options {
     cluster_size: Option<Number>,
     /// What `mkfs.erofs` is told after `-E`: `all-fragments`, `dedupe`, `force-inode-compact`, `force-inode-extended`,
     /// `force-inode-blockmap`, `force-chunk-indexes`, `fragments`, `noinline_data`, `ztailpacking`.
-    #[schemars(length(min = 1))]
+    // Anything, in the words of draft 4, which has no `true` for that.
+    #[schemars(length(min = 1), extend("items" = {}))]
     options: Option<Vec<Value>>,
 }
 
