@@ -167,6 +167,7 @@ shadows!(
     local_storage,
     luks2,
     lvm2,
+    mirrors,
     mounts,
     ostree,
     packages,

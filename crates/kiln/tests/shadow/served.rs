@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! {"programs", "directories", "python", "files"}   an archive: see `archive.rs`
-//! {"text": TEXT}                                   a file
+//! {"text": TEXT}                                   a file; `${server}` and the like stand for URLs in it
 //! {"rpm": SPECIFICATION}                           a package
 //! {"ostree": {"ref", "version", "files", "directories", "signed"}}   a repository with one commit, which is signed if asked to
 //! {"image": {"files"}}                             an image in a registry, with its index: see `image.rs`
@@ -74,6 +74,13 @@ impl Served {
         [("server", self.server.url("")), ("tls", open.url("")), ("tls.clients", closed.url(""))]
     }
 
+    /// A text in which names of servers stand for their URLs: lists of mirrors have them.
+    fn with_urls(&self, text: &str) -> String {
+        self.urls()
+            .iter()
+            .fold(text.to_owned(), |text, (name, url)| text.replace(&format!("${{{name}}}"), url))
+    }
+
     fn serve(&self, target: &str, reply: &Reply) {
         for server in self.secure.iter().chain([&self.server]) {
             server.serve(target, reply.clone());
@@ -93,7 +100,7 @@ impl Served {
             self.store(name, &Image::new(told));
         } else {
             let content = if let Some(text) = told.get("text") {
-                text.as_str().expect("a text").as_bytes().to_owned()
+                self.with_urls(text.as_str().expect("a text")).into_bytes()
             } else if let Some(specification) = told.get("rpm") {
                 self.package(specification.as_str().expect("a text"))
             } else {
@@ -201,7 +208,9 @@ impl Served {
 /// A name as clients ask for it.
 fn quoted(name: &str) -> String {
     let quote = |byte: u8| match byte {
-        b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => char::from(byte).to_string(),
+        b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'/' | b'-' | b'.' | b'_' | b'~' => {
+            char::from(byte).to_string()
+        }
         other => format!("%{other:02X}"),
     };
     name.bytes().map(quote).collect()
