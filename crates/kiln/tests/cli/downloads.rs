@@ -4,8 +4,9 @@ use std::io::Write as _;
 use std::net::TcpStream;
 
 use kiln_testkit::http::Reply;
+use serde_json::{Value, json};
 
-use crate::manifests::{add_url, checksum, copy_files, manifest, mkdir, pipeline};
+use crate::manifests::{add_url, checksum, copy_files, download, manifest, mkdir, pipeline};
 use crate::world::{World, finish, names, wait_for};
 
 const CONTENT: &[u8] = b"content that takes its time";
@@ -30,4 +31,33 @@ fn root_a_pipeline_is_built_while_another_one_still_downloads() {
     finish(child).succeeded();
     assert_eq!(std::fs::read(world.path("output/downloads/file")).expect("exported"), CONTENT);
     assert!(names(&world.cache().join("objects")).contains(&first));
+}
+
+/// A mirror that is added changes no id and has nothing built again; it is used where the first URL fails.
+#[test]
+fn root_mirrors_are_no_part_of_ids() {
+    let world = World::new();
+    let digest = checksum(CONTENT);
+    world.server.serve("/mirror", Reply::ok(CONTENT));
+    let plain = download(&digest, &world.server.url("/gone"));
+    let mut mirrored = plain.clone();
+    let size = CONTENT.len();
+    let mirrors = [world.server.url("/gone-too"), world.server.url("/mirror")];
+    mirrored["sources"]["org.osbuild.curl"]["items"][&digest] =
+        json!({"url": world.server.url("/gone"), "mirrors": mirrors, "size": size});
+
+    let pipelines = |manifest: &Value| {
+        world.write("inspected.json", manifest.to_string());
+        world.run(&["inspect", "inspected.json"]).succeeded().json()["pipelines"].clone()
+    };
+    assert_eq!(pipelines(&plain), pipelines(&mirrored));
+
+    let failed = world.build(&plain, &["--export", "tree"]);
+    assert_eq!(failed.code(), Some(1));
+    world.build(&mirrored, &["--export", "tree"]).succeeded();
+    assert_eq!(std::fs::read(world.path("output/tree/file")).expect("exported"), CONTENT);
+    let requests = world.server.requests().len();
+    let again = world.build(&plain, &["--export", "tree"]).succeeded();
+    assert_eq!(world.server.requests().len(), requests, "{}", again.stderr);
+    assert!(!again.stderr.contains("org.osbuild.copy"), "nothing is built again: {}", again.stderr);
 }
