@@ -17,7 +17,7 @@ use crate::support::root::Root;
 #[serde(deny_unknown_fields)]
 pub(crate) struct Options {
     /// The file: `tree:///path` or `mount://NAME/path`.
-    #[schemars(extend("pattern" = "^(mount://[^/]+/|tree:///)"))]
+    #[schemars(extend("oneOf" = [{"pattern": "^mount://[^/]+/"}, {"pattern": "^tree:///"}]))]
     path: String,
     /// The settings; at least one.
     config: Config,
