@@ -1,6 +1,6 @@
 //! `org.osbuild.curl`: downloads files from URLs.
 //!
-//! [`item`] is what the manifest says; everything else is the work of [`web`](super::web).
+//! [`item`] is what the manifest says; everything else is the work of [`web`].
 
 use std::path::Path;
 

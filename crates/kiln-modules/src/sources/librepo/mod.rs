@@ -1,7 +1,7 @@
 //! `org.osbuild.librepo`: downloads packages from the mirrors of a repository.
 //!
 //! [`description`] is what the manifest says, [`lists`] reads lists of mirrors; everything else is the work of
-//! [`web`](super::web).
+//! [`web`].
 
 use std::collections::HashMap;
 use std::path::Path;
