@@ -101,7 +101,11 @@ impl Stage for Parted {
     fn run(options: Options, context: &mut StageContext) -> Result<(), ModuleError> {
         let device = stage_devices::device(context)?.to_owned();
         let commands = options.commands()?;
-        let parted = || Run::new("parted").args(["-a", "none", "-s"]).arg(&device).arg("--");
+        // Names are UTF-8, whatever the locale; in another one, `parted` does not write them.
+        let parted = || {
+            let run = Run::new("parted").env("LC_ALL", "C.UTF-8");
+            run.args(["-a", "none", "-s"]).arg(&device).arg("--")
+        };
         parted().args(commands).run()?;
         Ok(parted().arg("print").run()?)
     }
