@@ -141,7 +141,12 @@ impl Arriving {
 
     /// Begins again with the first byte.
     pub(super) fn restart(&mut self) -> Result<(), ModuleError> {
-        self.file.set_len(0).map_err(ModuleError::io("truncate", &self.path))?;
+        let truncate = || ModuleError::io("truncate", &self.path);
+        // Only if there is something: ext4 writes a file that was truncated to nothing out when it is closed, which
+        // takes as long as the download.
+        if self.file.metadata().map_err(truncate())?.len() > 0 {
+            self.file.set_len(0).map_err(truncate())?;
+        }
         self.file.seek(SeekFrom::Start(0)).map_err(ModuleError::io("truncate", &self.path))?;
         self.hasher = self.checksum.algorithm().hasher();
         self.bytes = 0;
