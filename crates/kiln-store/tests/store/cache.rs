@@ -425,6 +425,8 @@ fn root_a_staging_area_elsewhere_is_committed_by_copy() {
 fn root_a_mount_left_behind_neither_keeps_the_cache_closed_nor_is_removed_through() {
     let scratch = scratch();
     let cache = open(scratch.path());
+    // As above: it would hold the entry's lock, or remove the entry before anything is mounted there.
+    cache.wait_for_reclaim();
     let stale = scratch.path().join("stage/uuid-1");
     let mounted = stale.join("data/tree/usr");
     fs::create_dir_all(&mounted).expect("directory");
