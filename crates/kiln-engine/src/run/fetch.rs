@@ -49,7 +49,11 @@ pub(super) fn fetch(
         .map(|checksum| ItemResult { checksum: checksum.clone(), cached: true, error: None })
         .collect();
     if !items.is_empty() {
-        context.store.cache().expect_downloads().map_err(ObjectError::from)?;
+        let content_type = match &place {
+            Place::Native(module) => Some(module.content_type()),
+            Place::Library { .. } => None,
+        };
+        cache.expect_downloads(content_type).map_err(ObjectError::from)?;
         let request = DownloadRequest {
             items: &items,
             options: &Value::Object(to_map(&source.options)),

@@ -20,7 +20,7 @@ use kiln_sys::lock::Kind;
 use rustix::fs::{AtFlags, Mode, RawMode, Stat, StatxFlags, StatxTimestamp};
 
 use super::files::{FILE_MODE, Locked, Root, permissions};
-use super::unflushed::Record;
+use super::unflushed::{Record, Records};
 use super::{CacheError, OBJECT_LOCK, OBJECTS};
 
 /// When what is committed reaches the disk.
@@ -129,9 +129,9 @@ impl Drop for Flusher {
             // It has nothing to say; a panic in it was printed.
             let _ = thread.join();
         }
-        // Best effort: what keeps its mark is trusted until the next boot, and flushed by the next run.
+        // Best effort: what keeps its mark is trusted until the next boot, and flushed by another run.
         let record = self.record.get_mut().unwrap_or_else(PoisonError::into_inner).take();
-        let _ = self.shared.flush_all(record);
+        let _ = self.shared.close(record);
     }
 }
 
@@ -147,21 +147,30 @@ impl Shared {
                 state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
             }
             let paused = self.changed.wait_timeout_while(state, PAUSE, |state| !state.closing);
-            let closing = paused.unwrap_or_else(PoisonError::into_inner).0.closing;
-            // Best effort, as above.
-            let _ = self.flush();
-            if closing {
+            if paused.unwrap_or_else(PoisonError::into_inner).0.closing {
+                // Who closes the cache flushes what is left, with more besides.
                 return;
             }
+            // Best effort, as above.
+            let _ = self.flush();
         }
     }
 
-    /// Flushes what waits, and downloads if there is a record of them.
-    fn flush_all(&self, record: Option<Record>) -> Result<(), CacheError> {
-        let Some(record) = record else { return self.flush() };
+    /// Flushes what waits, and downloads if they have to be, or are there while something is flushed anyway.
+    fn close(&self, record: Option<Record>) -> Result<(), CacheError> {
         let waiting = std::mem::take(&mut self.state().waiting);
+        if waiting.is_empty() && !record.as_ref().is_some_and(Record::must_flush) {
+            if let Some(record) = record {
+                record.leave();
+            }
+            return Ok(());
+        }
+        let mut records = Records::of_ended(&self.root)?;
+        if let Some(record) = record {
+            records.add(record);
+        }
         self.root.flush()?;
-        self.root.unlink(record.path())?;
+        records.remove(&self.root)?;
         waiting.iter().try_for_each(|unflushed| self.unmark(unflushed))
     }
 
@@ -171,10 +180,7 @@ impl Shared {
             return Ok(());
         }
         self.root.flush()?;
-        for unflushed in &waiting {
-            self.unmark(unflushed)?;
-        }
-        Ok(())
+        waiting.iter().try_for_each(|unflushed| self.unmark(unflushed))
     }
 
     /// Takes the mark off an entry, if it is still the one that was flushed and nobody removes it.

@@ -98,7 +98,7 @@ impl Cache {
                 let _ = twin.bury(&entry, &twin.stop);
             }
             let _ = twin.reclaim();
-            let _ = twin.flush_marked().and_then(|()| twin.flush_unflushed());
+            let _ = twin.flush_marked().and_then(|()| twin.flush_settled());
         });
         Ok(Some(Janitor { stop, thread: thread.ok(), done }))
     }
@@ -148,7 +148,7 @@ impl Cache {
         Ok(!self.root.list(STAGE)?.is_empty()
             || self.root.list(TEMPORARY)?.iter().any(|name| name != LOCKS)
             || !self.root.list(LOCKED_BUILDS)?.is_empty()
-            || self.has_unflushed()?)
+            || self.has_settled()?)
     }
 
     /// Whether nothing has changed among the objects since they were counted.

@@ -10,43 +10,96 @@
 //!
 //! All that it says is in its name, because names reach the disk in order and contents do not. After a reboot
 //! whoever opens the cache checks the sums of what was changed since, and removes what is not what its name says.
-//! Content that is a tree (containers, `ostree`) has no sum to check; it is left alone.
+//!
+//! Because files prove themselves, a run that has nothing else to flush does not wait for the disk when it ends: its
+//! record stays, unlocked, until somebody has to flush anyway, or until the kernel has had the time to write
+//! everything by itself, when flushing takes no time. Content that is a tree (containers, `ostree`) has no sum to
+//! check; a run that brings such content flushes.
 
 use std::fs::File;
 use std::os::unix::fs::MetadataExt;
 use std::sync::PoisonError;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use kiln_sys::lock::Kind;
 
 use super::downloads::FILES;
 use super::durability::Durability;
-use super::files::{FILE_MODE, Locked};
+use super::files::{FILE_MODE, Locked, Root};
 use super::verify::downloads::check_download;
 use super::{Cache, CacheError, SOURCES, UNINTERRUPTED, name};
 
 /// The directory of the records.
 pub(super) const UNFLUSHED: &str = "kiln.unflushed";
 
+/// After this time the kernel has written by itself what was waiting: twice its `dirty_expire_centisecs`.
+const SETTLED: Duration = Duration::from_secs(60);
+
 /// A record of this run.
 #[derive(Debug)]
 pub(super) struct Record {
     path: String,
-    _lock: File,
+    lock: File,
+    /// Whether there may be content that does not prove itself.
+    must_flush: bool,
 }
 
 impl Record {
-    pub(super) fn path(&self) -> &str {
-        &self.path
+    pub(super) const fn must_flush(&self) -> bool {
+        self.must_flush
+    }
+
+    /// Lets go of it, for others to flush.
+    pub(super) fn leave(self) {
+        // Best effort: with the time of its beginning it is flushed too early, which takes time and does no harm.
+        let _ = self.lock.set_modified(SystemTime::now());
+    }
+}
+
+/// Records that go as soon as the file system was flushed. They are locked until then: nothing is added to what they
+/// stand for.
+#[derive(Debug)]
+pub(super) struct Records(Vec<(String, File)>);
+
+impl Records {
+    /// Those of runs that have ended.
+    pub(super) fn of_ended(root: &Root) -> Result<Self, CacheError> {
+        let mut records = Vec::new();
+        for record in root.list(UNFLUSHED)? {
+            let path = format!("{UNFLUSHED}/{record}");
+            if let Locked::Held(lock, _) = root.open_locked(&path, Kind::Write, false)? {
+                records.push((path, lock));
+            }
+        }
+        Ok(Self(records))
+    }
+
+    pub(super) fn add(&mut self, record: Record) {
+        self.0.push((record.path, record.lock));
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    pub(super) fn remove(self, root: &Root) -> Result<(), CacheError> {
+        self.0.iter().try_for_each(|(path, _)| root.unlink(path).map(drop))
     }
 }
 
 impl Cache {
-    /// Prepares for downloads: from now on until it was flushed, what gets a name among them is checked after a crash of
-    /// the machine. To be called before the first one gets its name.
-    pub fn expect_downloads(&self) -> Result<(), CacheError> {
+    /// Prepares for downloads of a type of content, if it is known: from now on until it was flushed, what gets a name
+    /// among them is checked after a crash of the machine. To be called before the first one gets its name.
+    ///
+    /// Closing the cache flushes, unless all that was expected are files, which prove themselves.
+    pub fn expect_downloads(&self, content_type: Option<&str>) -> Result<(), CacheError> {
+        let must_flush = content_type != Some(FILES) || self.options.durability == Durability::Before;
         let mut record = self.flusher.record.lock().unwrap_or_else(PoisonError::into_inner);
-        if record.is_some() || self.options.durability == Durability::Off {
+        if let Some(record) = &mut *record {
+            record.must_flush |= must_flush;
+            return Ok(());
+        }
+        if self.options.durability == Durability::Off {
             return Ok(());
         }
         if !self.root.is_there(UNFLUSHED)? {
@@ -59,24 +112,28 @@ impl Cache {
         let path = format!("{UNFLUSHED}/{}-{since}-{}", self.boot_id, name::random()?);
         // Nobody else makes this name; whoever removes it meanwhile has flushed what there is.
         let Some(lock) = self.root.create_locked(&path, FILE_MODE)? else { return Ok(()) };
-        *record = Some(Record { path, _lock: lock });
+        *record = Some(Record { path, lock, must_flush });
         Ok(())
     }
 
     /// Checks what a crash of the machine may have left incomplete, and removes what is.
     pub(super) fn check_unflushed(&self) -> Result<(), CacheError> {
+        let mut earliest = None;
+        let mut old = Vec::new();
         for record in self.root.list(UNFLUSHED)? {
-            let path = format!("{UNFLUSHED}/{record}");
             let (boot, since) = record.split_once('-').unwrap_or_default();
             if boot == self.boot_id {
                 continue;
             }
             // What cannot be understood is taken for the worst.
-            let since = since.split('-').next().and_then(|since| since.parse().ok()).unwrap_or(0);
-            self.check_since(since)?;
-            self.root.unlink(&path)?;
+            let since = since.split('-').next().and_then(|since| since.parse::<i64>().ok()).unwrap_or(0);
+            earliest = Some(earliest.map_or(since, |earliest: i64| earliest.min(since)));
+            old.push(format!("{UNFLUSHED}/{record}"));
         }
-        Ok(())
+        if let Some(since) = earliest {
+            self.check_since(since)?;
+        }
+        old.iter().try_for_each(|path| self.root.unlink(path).map(drop))
     }
 
     fn check_since(&self, since: i64) -> Result<(), CacheError> {
@@ -94,24 +151,25 @@ impl Cache {
         Ok(())
     }
 
-    /// Flushes what runs of this boot have downloaded that did not live to do that.
-    pub(super) fn flush_unflushed(&self) -> Result<(), CacheError> {
-        for record in self.root.list(UNFLUSHED)? {
-            let path = format!("{UNFLUSHED}/{record}");
-            if let Locked::Held(..) = self.root.open_locked(&path, Kind::Write, false)? {
-                self.flush_filesystem()?;
-                self.root.unlink(&path)?;
-            }
+    /// Flushes what runs of this boot have downloaded that did not do that, if that takes no time any more.
+    pub(super) fn flush_settled(&self) -> Result<(), CacheError> {
+        if !self.has_settled()? {
+            return Ok(());
         }
-        Ok(())
+        let records = Records::of_ended(&self.root)?;
+        if !records.is_empty() {
+            self.root.flush()?;
+        }
+        records.remove(&self.root)
     }
 
-    /// Whether there are records, of this run or another one.
-    pub(super) fn has_unflushed(&self) -> Result<bool, CacheError> {
-        Ok(!self.root.list(UNFLUSHED)?.is_empty())
-    }
-
-    pub(super) fn flush_filesystem(&self) -> Result<(), CacheError> {
-        self.root.flush()
+    /// Whether there are records, of this run or another one, of downloads that ought to be on the disk by now.
+    pub(super) fn has_settled(&self) -> Result<bool, CacheError> {
+        Ok(self.root.list(UNFLUSHED)?.iter().any(|record| {
+            let stat = std::fs::metadata(self.root.path().join(UNFLUSHED).join(record));
+            let age = stat.and_then(|stat| stat.modified()).map(|time| time.elapsed());
+            // One of a time that is still to come is flushed, too: the clock was set back.
+            age.is_ok_and(|age| age.is_err() || age.is_ok_and(|age| age > SETTLED))
+        }))
     }
 }

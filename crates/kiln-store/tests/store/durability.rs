@@ -3,10 +3,11 @@
 //! A crash cannot be made here; what it leaves is: an entry of another boot that still carries its mark, and a record of
 //! downloads of another boot.
 
-use std::fs;
+use std::fs::{self, File};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
 use std::sync::Arc;
+use std::time::{Duration, SystemTime};
 
 use kiln_store::cache::{Cache, CacheOptions, Commit, Durability, MaximumSize};
 use sha2::{Digest, Sha256};
@@ -110,49 +111,100 @@ fn checksum(content: &str) -> String {
     digest.iter().fold("sha256:".to_owned(), |text, byte| format!("{text}{byte:02x}"))
 }
 
+/// The type of content that proves itself.
+const FILES: Option<&str> = Some("org.osbuild.files");
+
 #[test]
 fn downloads_that_may_be_incomplete_are_checked_after_a_reboot() {
     let scratch = scratch();
     let at = |path: &str| scratch.path().join(path);
-    let records = || fs::read_dir(at("kiln.unflushed")).map_or(0, Iterator::count);
     let cache = open(scratch.path(), Durability::Deferred);
-    cache.expect_downloads().expect("record");
-    cache.expect_downloads().expect("one is enough");
-    assert_eq!(records(), 1);
+    keep(&cache, "a");
+    let boot = cache.load("a").expect("load").expect("there").info()["creation-boot-id"].clone();
+    drop(cache);
     fs::create_dir_all(at("sources/org.osbuild.files")).expect("directory");
+    fs::create_dir_all(at("kiln.unflushed")).expect("directory");
     let whole = at("sources/org.osbuild.files").join(checksum("whole"));
     let torn = at("sources/org.osbuild.files").join(checksum("torn"));
     fs::write(&whole, "whole").expect("whole");
-    fs::write(&torn, "to").expect("torn");
-    cache.flush().expect("flush");
-    assert_eq!(records(), 1, "more may come");
-    drop(cache);
-    assert_eq!(records(), 0, "closing flushes");
-    assert!(torn.exists(), "what was flushed is trusted");
 
-    // A record of this boot, whose run was killed: nothing is lost.
-    let boot = {
-        let cache = open(scratch.path(), Durability::Deferred);
-        keep(&cache, "a");
-        cache.load("a").expect("load").expect("there").info()["creation-boot-id"]
-            .as_str()
-            .expect("text")
-            .to_owned()
-    };
-    fs::write(at("kiln.unflushed").join(format!("{boot}-1-x")), "").expect("record");
-    let cache = open(scratch.path(), Durability::Deferred);
-    cache.wait_for_reclaim();
-    assert!(torn.exists() && records() == 0);
-    drop(cache);
-
-    // A record of another boot, of a time after the downloads, and of one before.
-    for (since, kept) in [("9999999999", true), ("1", false)] {
-        fs::write(at("kiln.unflushed").join(format!("{OTHER_BOOT}-{since}-x")), "").expect("record");
+    // Records of another boot, of a time after the downloads, and of one before; of this boot, as killed runs leave them.
+    let boot = boot.as_str().expect("text");
+    for (records, kept) in [
+        (vec![format!("{OTHER_BOOT}-9999999999-x")], true),
+        (vec![format!("{OTHER_BOOT}-1-x"), format!("{OTHER_BOOT}-9999999999-y")], false),
+        (vec![OTHER_BOOT.to_owned()], false),
+        (vec![format!("{boot}-1-x")], true),
+    ] {
+        fs::write(&torn, "to").expect("torn");
+        for record in &records {
+            fs::write(at("kiln.unflushed").join(record), "").expect("record");
+        }
         drop(open(scratch.path(), Durability::Deferred));
-        assert_eq!((whole.exists(), torn.exists(), records()), (true, kept, 0), "{since}");
+        let left = fs::read_dir(at("kiln.unflushed")).map_or(0, Iterator::count);
+        assert_eq!((whole.exists(), torn.exists()), (true, kept), "{records:?}");
+        assert_eq!(left, usize::from(records[0].starts_with(boot)), "{records:?}");
     }
+}
 
-    let cache = open(scratch.path(), Durability::Off);
-    cache.expect_downloads().expect("nothing");
-    assert_eq!(records(), 0);
+#[test]
+fn only_downloads_that_prove_nothing_are_flushed_at_the_end() {
+    for (durability, expected, object, left) in [
+        (Durability::Deferred, &[FILES, FILES][..], false, 1),
+        (Durability::Deferred, &[FILES], true, 0),
+        (Durability::Deferred, &[Some("org.osbuild.containers")], false, 0),
+        (Durability::Deferred, &[FILES, None], false, 0),
+        (Durability::Before, &[FILES], false, 0),
+    ] {
+        let scratch = scratch();
+        let records = || fs::read_dir(scratch.path().join("kiln.unflushed")).map_or(0, Iterator::count);
+        let cache = open(scratch.path(), durability);
+        for content_type in expected {
+            cache.expect_downloads(*content_type).expect("record");
+        }
+        assert_eq!(records(), 1, "one is enough");
+        cache.flush().expect("flush");
+        if object {
+            keep(&cache, "a");
+        }
+        assert_eq!(records(), 1, "more may come");
+        drop(cache);
+        assert_eq!(records(), left, "{durability:?} {expected:?} {object}");
+    }
+    let scratch = scratch();
+    open(scratch.path(), Durability::Off).expect_downloads(FILES).expect("nothing");
+    assert!(!scratch.path().join("kiln.unflushed").exists());
+}
+
+#[test]
+fn what_ended_runs_have_downloaded_is_flushed_with_other_things_or_when_it_is_there_anyway() {
+    let scratch = scratch();
+    let records = || {
+        let list = fs::read_dir(scratch.path().join("kiln.unflushed")).expect("directory");
+        list.map(|entry| entry.expect("entry").path()).collect::<Vec<_>>()
+    };
+    let download = || {
+        open(scratch.path(), Durability::Deferred).expect_downloads(FILES).expect("record");
+        records().len()
+    };
+    assert_eq!((download(), download()), (1, 2), "nobody waits for the disk");
+    let living = open(scratch.path(), Durability::Deferred);
+    living.expect_downloads(FILES).expect("record");
+    let cache = open(scratch.path(), Durability::Deferred);
+    keep(&cache, "a");
+    drop(cache);
+    assert_eq!(records().len(), 1, "the living one's stays");
+    drop(living);
+
+    let past = SystemTime::now() - Duration::from_secs(61);
+    for (age, left) in [(None, 1), (Some(past), 0)] {
+        if let Some(time) = age {
+            let record = File::options().write(true).open(&records()[0]).expect("record");
+            record.set_modified(time).expect("time");
+        }
+        let cache = open(scratch.path(), Durability::Deferred);
+        cache.wait_for_reclaim();
+        drop(cache);
+        assert_eq!(records().len(), left, "{age:?}");
+    }
 }

@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use rustix::fs::{AtFlags, CWD, FlockOperation, Timespec, Timestamps, UTIME_NOW, UTIME_OMIT};
+use rustix::fs::{AtFlags, FlockOperation, Timespec, Timestamps, UTIME_NOW, UTIME_OMIT};
 
 use crate::cache::files::{paths, present};
 use crate::cache::{Cache, CacheError, TEMPORARY, TemporaryDirectory};
@@ -99,9 +99,17 @@ impl Session {
         let now = Timespec { tv_sec: 0, tv_nsec: UTIME_NOW };
         let same = Timespec { tv_sec: 0, tv_nsec: UTIME_OMIT };
         let times = Timestamps { last_access: now, last_modification: same };
+        // They lie side by side in a few directories, and there may be thousands: each directory is looked up once.
+        let mut open: Option<(PathBuf, File)> = None;
         for path in downloads {
+            let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else { continue };
+            if open.as_ref().is_none_or(|(directory, _)| directory != parent) {
+                open = File::open(parent).ok().map(|file| (parent.to_owned(), file));
+            }
             // Best effort: on a read-only file system nothing is evicted either.
-            let _ = rustix::fs::utimensat(CWD, &path, &times, AtFlags::SYMLINK_NOFOLLOW);
+            if let Some((_, directory)) = &open {
+                let _ = rustix::fs::utimensat(directory, name, &times, AtFlags::SYMLINK_NOFOLLOW);
+            }
         }
         let path = self.directory.path().join(READY);
         // Filled in first and named then: half a mark would protect too little.

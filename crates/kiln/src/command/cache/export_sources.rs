@@ -70,7 +70,8 @@ pub(super) fn run(arguments: &Arguments) -> CliResult<ExitCode> {
     let to = session::open_store(&arguments.directory, Durability::default(), &interrupted)?;
     refuse_itself(from.directory(), &arguments.directory)?;
     let _other = to.cache().begin_session().map_err(|error| super::cache_error(&error))?;
-    to.cache().expect_downloads().map_err(|error| super::cache_error(&error))?;
+    // Of any type: what is carried away has to be on the disk.
+    to.cache().expect_downloads(None).map_err(|error| super::cache_error(&error))?;
 
     let environment = settings::source_environment();
     let context = CopyContext {
