@@ -66,6 +66,46 @@ fn build(package: &str, kind: &str, name: &str, arguments: &[&str]) -> Result<Pa
     executable.ok_or_else(|| Error::Missing(format!("cargo built no program `{name}`")))
 }
 
+/// A program that cargo has built.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Built {
+    /// The name of its target.
+    pub(crate) name: String,
+    /// Whether it holds tests.
+    pub(crate) is_test: bool,
+    /// Where it is.
+    pub(crate) executable: PathBuf,
+    /// The directory of its package.
+    pub(crate) package: PathBuf,
+}
+
+/// Builds tests, and what they start, without running them.
+pub(crate) fn build_tests(arguments: &[String]) -> Result<Vec<Built>, Error> {
+    let mut command = cargo(&["test", "--no-run", "--message-format", "json-render-diagnostics"]);
+    command.args(arguments).stdout(Stdio::piped());
+    let step = "building the tests";
+    let mut child = command.spawn().map_err(|error| failed(step, &command, error.to_string()))?;
+    let mut built = Vec::new();
+    if let Some(stdout) = child.stdout.take() {
+        built.extend(
+            BufReader::new(stdout).lines().map_while(Result::ok).filter_map(|line| program_of(&line)),
+        );
+    }
+    let status = child.wait().map_err(|error| failed(step, &command, error.to_string()))?;
+    if status.success() { Ok(built) } else { Err(failed(step, &command, describe(status))) }
+}
+
+/// The program that one of cargo's messages tells of.
+fn program_of(message: &str) -> Option<Built> {
+    let message: Value = serde_json::from_str(message).ok()?;
+    Some(Built {
+        name: message["target"]["name"].as_str()?.to_owned(),
+        is_test: message["profile"]["test"].as_bool()?,
+        executable: message["executable"].as_str()?.into(),
+        package: Path::new(message["manifest_path"].as_str()?).parent()?.to_owned(),
+    })
+}
+
 /// The path of a program in one of cargo's messages.
 fn executable_of(message: &str, kind: &str, name: &str) -> Option<PathBuf> {
     let message: Value = serde_json::from_str(message).ok()?;
@@ -77,6 +117,19 @@ fn executable_of(message: &str, kind: &str, name: &str) -> Option<PathBuf> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn tests_are_found_among_cargo_s_messages() {
+        let message = r#"{"manifest_path":"/w/crates/a/Cargo.toml","target":{"kind":["lib"],"name":"a"},"profile":{"test":true},"executable":"/t/a-1"}"#;
+        let built = Built {
+            name: "a".to_owned(),
+            is_test: true,
+            executable: "/t/a-1".into(),
+            package: "/w/crates/a".into(),
+        };
+        assert_eq!(program_of(message), Some(built));
+        assert_eq!(program_of(r#"{"reason":"build-finished","success":true}"#), None);
+    }
 
     #[test]
     fn the_program_is_found_among_cargo_s_messages() {

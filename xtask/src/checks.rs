@@ -13,7 +13,7 @@ use kiln_testkit::host;
 
 use crate::cargo::{cargo, failed, step};
 use crate::error::Error;
-use crate::text;
+use crate::{guest, text};
 
 /// The arguments of `cargo xtask test`.
 #[derive(Debug, Args)]
@@ -26,12 +26,13 @@ pub(crate) struct Arguments {
 /// What starts the closing lines of nextest.
 const SUMMARY: &str = "Summary [";
 
-/// Runs all tests, or those that the arguments select.
+/// Runs all tests, or those that the arguments select, and then only on the host.
 pub(crate) fn test(arguments: &Arguments) -> Result<(), Error> {
     prepare()?;
     // The examples in the documentation come first, so that the runner's summary comes last.
     if arguments.runner.is_empty() {
         doctests()?;
+        guest::run(&guest::Arguments::default())?;
     }
     step("testing", tests(selects_packages(&arguments.runner)).args(&arguments.runner))
 }
@@ -60,15 +61,17 @@ fn ci_steps(clock: &mut Clock, summary: &mut Vec<String>) -> Result<(), Error> {
         step(name, command.env("RUSTDOCFLAGS", "-D warnings"))
     })?;
     clock.time("examples in the documentation", |_| doctests())?;
+    clock.time("tests in the guest", |_| guest::run(&guest::Arguments::default()))?;
     clock.time("tests", |name| step_with_summary(name, &mut tests(false), summary))
 }
 
 /// Installs what the tests need from the distribution, or says what is missing.
-fn prepare() -> Result<(), Error> {
+pub(crate) fn prepare() -> Result<(), Error> {
     let installed = host::provide(host::TESTS)?;
     if !installed.is_empty() {
         println!("installed: {}", installed.join(", "));
     }
+    kiln_testkit::guest::provide()?;
     Ok(())
 }
 

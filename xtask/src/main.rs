@@ -1,4 +1,4 @@
-//! The verbs of the project: `cargo xtask demo`, `test`, `ci`, `bench`, `compatibility`, `torture`, `docs`.
+//! The verbs of the project: `cargo xtask demo`, `test`, `guest-test`, `ci`, `bench`, `compatibility`, `torture`, `docs`.
 //!
 //! CI calls these and nothing else, so that what it does can be done anywhere.
 
@@ -11,6 +11,7 @@ mod compatibility;
 mod demo;
 mod docs;
 mod error;
+mod guest;
 mod page;
 mod text;
 mod torture;
@@ -29,6 +30,8 @@ enum Verb {
     Test(checks::Arguments),
     /// Run all checks: formatting, lints, documentation, tests
     Ci,
+    /// Run the tests that need more than the host's kernel, in a virtual machine
+    GuestTest(guest::Arguments),
     /// Measure Kiln and what it is compared with
     Bench(bench::Arguments),
     /// Run the reference's own tests with Kiln as the `osbuild` they start
@@ -47,6 +50,7 @@ fn main() -> ExitCode {
         Verb::Demo(arguments) => demo::run(&arguments),
         Verb::Test(arguments) => checks::test(&arguments),
         Verb::Ci => checks::ci(),
+        Verb::GuestTest(arguments) => guest::test(&arguments),
         Verb::Bench(arguments) => bench::run(&arguments),
         Verb::Compatibility(arguments) => compatibility::run(&arguments),
         Verb::Docs => docs::run(),

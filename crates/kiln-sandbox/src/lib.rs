@@ -18,12 +18,15 @@
 //! which the kernel does for Kiln however Kiln ends. A parent-death signal would do less: it is sent when
 //! the *thread* that started the process ends, and it can be missed between `fork` and `prctl`.
 //!
+//! [`guest`] is a virtual machine with a kernel of its own, for build roots that need what the host's kernel lacks.
+//!
 //! Limitations: Linux 5.12 or newer (`mount_setattr`), and a caller with `CAP_SYS_ADMIN`.
 
 mod build_root;
 mod capability;
 mod carry_out;
 mod error;
+pub mod guest;
 mod host;
 mod init;
 mod prepared;

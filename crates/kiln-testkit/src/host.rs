@@ -6,6 +6,7 @@
 
 mod apt;
 
+use std::io;
 use std::path::{Path, PathBuf};
 
 use kiln_sys::command::CommandError;
@@ -29,6 +30,8 @@ impl Need {
 
 /// The emulator that boots images.
 pub const QEMU: Need = Need::new("qemu-system-x86_64", "qemu-system-x86");
+/// The server of directories that virtual machines share with the host; Debian 12 has it with the emulator.
+pub const VIRTIOFSD: Need = Need::new("/usr/lib/qemu/virtiofsd", "qemu-system-common");
 /// The converter of disk images.
 pub const QEMU_IMG: Need = Need::new("qemu-img", "qemu-utils");
 
@@ -52,6 +55,8 @@ pub const PYTHON: Need = Need::new("python3", "python3");
 pub const IP: Need = Need::new("ip", "iproute2");
 /// Runs the reference's own tests: needed where `KILN_REFERENCE` names a checkout, not otherwise.
 pub const PYTEST: Need = Need::new("pytest-3", "python3-pytest");
+/// Reads FAT file systems.
+pub const MTOOLS: Need = Need::new("mcopy", "mtools");
 /// Reads pictures.
 pub const XMLLINT: Need = Need::new("xmllint", "libxml2-utils");
 /// A shell whose completions are checked.
@@ -75,6 +80,7 @@ pub const TESTS: &[Need] = &[
     Need::new("/usr/lib/grub/i386-pc/boot.img", "grub-pc-bin"),
     GRUB_SIGNED,
     GRUB_EFI,
+    VIRTIOFSD,
     SHIM,
     EFI_STUB,
     Need::new("/usr/share/zoneinfo/Europe/Berlin", "tzdata"),
@@ -94,6 +100,7 @@ pub const TESTS: &[Need] = &[
     Need::new("gzip", "gzip"),
     JQ,
     Need::new("losetup", "mount"),
+    MTOOLS,
     Need::new("mkfs.btrfs", "btrfs-progs"),
     Need::new("mkfs.erofs", "erofs-utils"),
     Need::new("mkfs.ext4", "e2fsprogs"),
@@ -158,6 +165,14 @@ pub enum HostError {
         command: String,
         /// What went wrong.
         source: CommandError,
+    },
+    /// A file cannot be made.
+    #[error("cannot write to `{}`", path.display())]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
     },
     /// The packages were installed, and still a program is not there.
     #[error("`{program}` is missing although `{package}` is installed")]

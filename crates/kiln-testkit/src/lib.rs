@@ -1,6 +1,7 @@
 //! What the project's tests and verbs share, for development only: the host's needs, caches, virtual machines, the reference's tests.
 
 pub mod fscache;
+pub mod guest;
 pub mod host;
 pub mod http;
 pub mod pe;

@@ -7,10 +7,17 @@
 //! | `/run/osbuild/runner/NAME` | the native runner of that name, inside a build root |
 //! | `osbuild` | the reference's command line |
 //! | `kiln sandbox-init …` | the first process of a build root |
+//! | `/kiln-guest` | the first process of a virtual machine |
+//! | `/run/kiln/task`, `/run/kiln/modprobe` | what a virtual machine is for, and what loads modules for its kernel |
+//! | `kiln guest-run …` | a program of the host, run in a virtual machine |
 //! | anything else | the `kiln` command line |
 
 use std::ffi::{OsStr, OsString};
 use std::path::Path;
+
+use kiln_sandbox::guest;
+
+use crate::guest::GUEST_RUN;
 
 /// Where a build root has its module.
 pub(crate) const MODULE_DIRECTORY: &str = "/run/osbuild/bin";
@@ -22,6 +29,14 @@ pub(crate) const RUNNER_DIRECTORY: &str = "/run/osbuild/runner";
 pub(crate) enum Personality {
     /// The first process of a build root; its arguments.
     SandboxInit(Vec<OsString>),
+    /// The first process of a virtual machine.
+    GuestBoot,
+    /// What a virtual machine is for.
+    GuestTask,
+    /// What loads modules for the kernel of a virtual machine; its arguments.
+    GuestModprobe(Vec<OsString>),
+    /// Runs a program in a virtual machine; the program and its arguments.
+    GuestRun(Vec<OsString>),
     /// A native runner.
     Runner {
         /// Its file name.
@@ -54,11 +69,20 @@ impl Personality {
         if program.parent() == Some(Path::new(RUNNER_DIRECTORY)) {
             return Self::Runner { name, arguments: arguments.split_off(1) };
         }
+        match program.to_str() {
+            Some(guest::INIT) => return Self::GuestBoot,
+            Some(guest::TASK) => return Self::GuestTask,
+            Some(guest::MODPROBE) => return Self::GuestModprobe(arguments.split_off(1)),
+            _ => {}
+        }
         if name == "osbuild" {
             return Self::Osbuild(arguments);
         }
         if arguments.get(1).is_some_and(|word| word == OsStr::new(kiln_sandbox::SANDBOX_INIT)) {
             return Self::SandboxInit(arguments);
+        }
+        if arguments.get(1).is_some_and(|word| word == OsStr::new(GUEST_RUN)) {
+            return Self::GuestRun(arguments.split_off(2));
         }
         Self::Kiln(arguments)
     }
@@ -89,6 +113,10 @@ mod tests {
             ),
             ("/usr/bin/osbuild -", Personality::Osbuild(words("/usr/bin/osbuild -"))),
             ("kiln sandbox-init 3", Personality::SandboxInit(words("kiln sandbox-init 3"))),
+            ("/kiln-guest", Personality::GuestBoot),
+            ("/run/kiln/task", Personality::GuestTask),
+            ("/run/kiln/modprobe -q -- fs-vfat", Personality::GuestModprobe(words("-q -- fs-vfat"))),
+            ("kiln guest-run ls -l", Personality::GuestRun(words("ls -l"))),
             ("kiln build a.toml", Personality::Kiln(words("kiln build a.toml"))),
             // A file that merely has a module's name is not inside a build root.
             ("./org.osbuild.mkdir", Personality::Kiln(words("./org.osbuild.mkdir"))),

@@ -55,7 +55,12 @@ pub(crate) const CACHE_SYNC: &str = "KILN_CACHE_SYNC";
 
 /// When results reach the disk, if the environment says it.
 pub(crate) fn cache_sync() -> Option<String> {
-    std::env::var(CACHE_SYNC).ok().filter(|value| !value.is_empty())
+    variable(CACHE_SYNC)
+}
+
+/// A variable of the environment that is set to something.
+pub(crate) fn variable(name: &str) -> Option<String> {
+    std::env::var(name).ok().filter(|value| !value.is_empty())
 }
 
 /// Whether standard error is a terminal.

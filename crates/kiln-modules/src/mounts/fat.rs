@@ -133,35 +133,98 @@ mod tests {
         }
     }
 
-    /// Where the kernel has no FAT, the error is all that can be tested.
+    /// Where the kernel has FAT there is nothing to see.
     #[test]
-    fn root_options_do_what_they_say_or_the_kernel_has_no_fat() {
+    fn root_a_kernel_without_fat_is_told_apart_from_a_damaged_file_system() {
         let disk = Disk::new::<MkfsFat>(16, &json!({"volid": "7B7795E7"}));
-        let options = json!({"uid": 1, "gid": 5, "umask": "027", "shortname": "winnt"});
-        let mounted = match disk.mount(&Fat, "/", &options) {
-            Ok(mounted) => mounted,
-            Err(error) => {
-                assert_eq!(
-                    error.to_string(),
-                    "the kernel has no file system `vfat`: load its module (`modprobe vfat`) or use a kernel that was \
-                     built with it"
-                );
-                let known = fs::read_to_string("/proc/filesystems").expect("readable");
-                assert!(!known.lines().any(|line| line.trim() == "vfat"), "{known}");
-                return disk.close();
+        if let Err(error) = disk.mount(&Fat, "/", &json!({})) {
+            assert_eq!(
+                error.to_string(),
+                "the kernel has no file system `vfat`: load its module (`modprobe vfat`) or use a kernel that was \
+                 built with it"
+            );
+            let known = fs::read_to_string("/proc/filesystems").expect("readable");
+            assert!(!known.lines().any(|line| line.trim() == "vfat"), "{known}");
+        }
+        disk.close();
+    }
+
+    #[test]
+    #[ignore = "runs in the guest: cargo xtask guest-test"]
+    fn guest_files_are_shown_with_the_owner_and_the_permissions_of_the_options() {
+        let disk = Disk::new::<MkfsFat>(16, &json!({"volid": "7B7795E7"}));
+        for (options, expected) in [
+            (Value::Null, (0, 0, 0o755)),
+            (json!({"uid": 1, "gid": 5, "umask": "027"}), (1, 5, 0o750)),
+            (json!({"umask": "077"}), (0, 0, 0o700)),
+            (json!({"gid": 65534, "umask": "000"}), (0, 65534, 0o777)),
+        ] {
+            let mounted = disk.mount(&Fat, "/", &options).expect("mount");
+            fs::write(disk.root.join("file"), "content").expect("write");
+            let file = fs::metadata(disk.root.join("file")).expect("there");
+            assert_eq!((file.uid(), file.gid(), file.mode() & 0o777), expected, "{options}");
+            mounted.unmount().expect("unmount");
+            assert!(!disk.root.join("file").exists());
+        }
+        let mounted = disk.mount(&Fat, "/boot/efi", &json!({"readonly": true})).expect("mount");
+        let boot = disk.root.join("boot/efi");
+        assert_eq!(mounted.path(), Some(boot.as_path()));
+        assert_eq!(fs::read_to_string(boot.join("file")).expect("read"), "content");
+        let error = fs::write(boot.join("other"), "").expect_err("read-only");
+        assert_eq!(error.kind(), std::io::ErrorKind::ReadOnlyFilesystem);
+        mounted.unmount().expect("unmount");
+        disk.close();
+    }
+
+    #[test]
+    #[ignore = "runs in the guest: cargo xtask guest-test"]
+    fn guest_short_names_are_shown_and_stored_as_the_options_say() {
+        // How names of eight and three characters are shown that were stored in upper, lower and mixed case.
+        for (kind, expected) in [
+            ("lower", ["Mixed", "lower", "upper"]),
+            ("win95", ["LOWER", "Mixed", "UPPER"]),
+            ("winnt", ["Mixed", "UPPER", "lower"]),
+            ("mixed", ["Mixed", "UPPER", "lower"]),
+        ] {
+            let disk = Disk::new::<MkfsFat>(16, &json!({"volid": "7B7795E7"}));
+            // What is stored is what Windows NT stores: the case beside the name, where that is enough.
+            let mounted = disk.mount(&Fat, "/", &json!({"shortname": "winnt"})).expect("mount");
+            for name in ["UPPER", "lower", "Mixed"] {
+                fs::write(disk.root.join(name), name).expect("write");
             }
-        };
-        fs::write(disk.root.join("FILE"), "content").expect("write");
-        let file = fs::metadata(disk.root.join("FILE")).expect("there");
-        assert_eq!((file.uid(), file.gid(), file.mode() & 0o777), (1, 5, 0o750));
-        mounted.unmount().expect("unmount");
-        let mounted = disk.mount(&Fat, "/boot", &json!({"readonly": true})).expect("mount");
-        assert_eq!(fs::read_to_string(disk.root.join("boot/FILE")).expect("read"), "content");
-        assert!(fs::write(disk.root.join("boot/other"), "").is_err());
-        mounted.unmount().expect("unmount");
-        let error = disk.mount(&Fat, "/", &json!({"uid": -2})).err().expect("refused").to_string();
-        assert!(error.starts_with("vfat refused the mount option `uid=-2`: "), "{error}");
-        assert!(disk.mount(&Fat, "/", &Value::Null).is_ok());
+            mounted.unmount().expect("unmount");
+            let mounted = disk.mount(&Fat, "/", &json!({"shortname": kind})).expect("mount");
+            let mut names: Vec<_> = fs::read_dir(&disk.root)
+                .expect("a directory")
+                .map(|entry| entry.expect("an entry").file_name().into_string().expect("UTF-8"))
+                .collect();
+            names.sort();
+            assert_eq!(names, expected, "{kind}");
+            mounted.unmount().expect("unmount");
+            disk.close();
+        }
+    }
+
+    #[test]
+    #[ignore = "runs in the guest: cargo xtask guest-test"]
+    fn guest_what_the_kernel_refuses_is_named() {
+        let disk = Disk::new::<MkfsFat>(16, &json!({"volid": "7B7795E7"}));
+        let message = |options: Value| disk.mount(&Fat, "/", &options).err().expect("refused").to_string();
+        for (options, refused) in [(json!({"uid": -2}), "uid=-2"), (json!({"gid": -7}), "gid=-7")] {
+            let error = message(options);
+            // An older kernel refuses all of them together.
+            let (newer, older) = (
+                format!("vfat refused the mount option `{refused}`: "),
+                format!("cannot mount `{}` as vfat with the options `{refused}`: ", disk.node.display()),
+            );
+            assert!(error.starts_with(&newer) || error.starts_with(&older), "{error}");
+        }
+        disk.close();
+        let disk = Disk::holding(json!({}), |image| fs::write(image, vec![0; 1 << 20]));
+        let error = disk.mount(&Fat, "/", &json!({"umask": "022"})).err().expect("nothing in it").to_string();
+        let expected =
+            format!("cannot mount `{}` as vfat with the options `umask=022`: ", disk.node.display());
+        assert!(error.starts_with(&expected), "{error}");
         disk.close();
     }
 }

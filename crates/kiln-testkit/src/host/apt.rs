@@ -82,6 +82,32 @@ impl Apt {
         }
     }
 
+    /// Fetches the archive of the package that another one depends on first, into a directory, and says where it is. It is not installed.
+    pub fn fetch_newest(&self, package: &str, into: &Path) -> Result<PathBuf, HostError> {
+        let packages = [package.to_owned()];
+        let failed = |source| HostError::Install {
+            packages: packages.to_vec(),
+            command: format!("apt-get download {package}"),
+            source,
+        };
+        if !self.has_lists() {
+            self.update().map_err(failed)?;
+        }
+        let fetch = || -> Result<(), CommandError> {
+            let text = self.program("apt-cache").args(["show", "--no-all-versions", package]).output()?;
+            let newest = first_dependency(&String::from_utf8_lossy(&text)).unwrap_or(package.to_owned());
+            // As a user of its own it could not write to a directory of root's.
+            let get = self.program("apt-get").args(["-q", "-o", "APT::Sandbox::User=root", "download"]);
+            get.arg(newest).current_dir(into).output().map(|_| ())
+        };
+        // The lists may be older than what the sources hold now.
+        fetch().or_else(|_| self.update().and_then(|()| fetch())).map_err(failed)?;
+        let file = |source| HostError::File { path: into.to_owned(), source };
+        let archives = fs::read_dir(into).map_err(file)?.filter_map(Result::ok).map(|entry| entry.path());
+        let mut archives = archives.filter(|path| path.extension().is_some_and(|ending| ending == "deb"));
+        archives.next().ok_or_else(|| file(std::io::ErrorKind::NotFound.into()))
+    }
+
     /// Fetches the lists of the configured sources.
     pub fn update(&self) -> Result<(), CommandError> {
         self.get("update").output().map(|_| ())
@@ -185,6 +211,12 @@ fn unmet(text: &str) -> BTreeSet<String> {
     names
 }
 
+/// The first package that a package depends on, in what `apt-cache show` prints.
+fn first_dependency(text: &str) -> Option<String> {
+    let depends = text.lines().find_map(|line| line.strip_prefix("Depends: "))?;
+    depends.split([',', ' ', '|', ':']).next().filter(|name| !name.is_empty()).map(str::to_owned)
+}
+
 /// The newest offered version in what `apt-cache policy` prints, if the installed one is not offered by any source.
 fn older_version(policy: &str) -> Option<String> {
     let installed = policy.lines().find_map(|line| line.trim().strip_prefix("Installed: "))?;
@@ -212,6 +244,20 @@ fn older_version(policy: &str) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_first_dependency_is_the_newest_kernel() {
+        for (text, expected) in [
+            (
+                "Package: a\nDepends: linux-image-6.1.0-56-cloud-amd64 (= 6.1.192-2)\nX: y\n",
+                Some("linux-image-6.1.0-56-cloud-amd64"),
+            ),
+            ("Depends: a, b\n", Some("a")),
+            ("Package: a\n", None),
+        ] {
+            assert_eq!(first_dependency(text).as_deref(), expected);
+        }
+    }
 
     /// A system whose installed `tool-utils` is newer than what its only source offers, which also offers a `tool` that
     /// wants the very same version of `tool-common` as `tool-utils` does.

@@ -19,7 +19,7 @@ mod schema;
 mod session;
 mod shadow;
 mod shell;
-mod size;
+pub(crate) mod size;
 mod tree;
 mod validate;
 
