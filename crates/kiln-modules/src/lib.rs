@@ -10,6 +10,7 @@ mod devices;
 mod filesystem_mount;
 mod host;
 mod inputs;
+pub mod lvm2;
 mod mounts;
 mod ostree;
 pub mod pe;

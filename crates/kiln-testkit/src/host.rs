@@ -75,6 +75,15 @@ const OBJDUMP: Need = Need::new("objdump", "binutils");
 /// PE images, by their absolute paths, and what reads and writes them besides Kiln.
 pub const PE_IMAGES: [Need; 6] = [EFI_STUB, GRUB_EFI, GRUB_SIGNED, SHIM, OBJCOPY, OBJDUMP];
 
+/// Binds encrypted devices to policies.
+pub const CLEVIS_LUKS: Need = Need::new("clevis-luks-bind", "clevis-luks");
+/// Formats encrypted devices.
+pub const CRYPTSETUP: Need = Need::new("cryptsetup", "cryptsetup-bin");
+/// Makes volume groups.
+pub const LVM: Need = Need::new("lvm", "lvm2");
+/// Hashes devices.
+pub const VERITYSETUP: Need = Need::new("veritysetup", "cryptsetup-bin");
+
 /// What the tests of the workspace need, by program.
 pub const TESTS: &[Need] = &[
     Need::new("/usr/lib/grub/i386-pc/boot.img", "grub-pc-bin"),
@@ -87,7 +96,9 @@ pub const TESTS: &[Need] = &[
     Need::new("blkid", "util-linux"),
     BWRAP,
     Need::new("bzip2", "bzip2"),
+    CLEVIS_LUKS,
     Need::new("cpio", "cpio"),
+    CRYPTSETUP,
     crate::registry::REGISTRY,
     DOT,
     Need::new("dpkg-deb", "dpkg"),
@@ -100,6 +111,7 @@ pub const TESTS: &[Need] = &[
     Need::new("gzip", "gzip"),
     JQ,
     Need::new("losetup", "mount"),
+    LVM,
     MTOOLS,
     Need::new("mkfs.btrfs", "btrfs-progs"),
     Need::new("mkfs.erofs", "erofs-utils"),
@@ -123,6 +135,7 @@ pub const TESTS: &[Need] = &[
     Need::new("systemd-firstboot", "systemd"),
     Need::new("tar", "tar"),
     Need::new("useradd", "passwd"),
+    VERITYSETUP,
     XMLLINT,
     Need::new("xz", "xz-utils"),
     Need::new("zip", "zip"),

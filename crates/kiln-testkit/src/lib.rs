@@ -4,6 +4,7 @@ pub mod fscache;
 pub mod guest;
 pub mod host;
 pub mod http;
+pub mod lvm2;
 pub mod pe;
 pub mod reference_tests;
 pub mod registry;
