@@ -7,12 +7,14 @@ mod buildstamp;
 mod chattr;
 mod chmod;
 mod chown;
+mod clevis_luks_bind;
 mod copy;
 mod cpio_out;
 mod createaddrsize;
 mod dd;
 mod deb;
 mod discinfo;
+mod dmverity;
 mod erofs;
 pub(crate) mod error;
 mod fix_bls;
@@ -28,6 +30,10 @@ mod kernel_cmdline;
 mod kernel_cmdline_bls_append;
 mod ln;
 mod locale;
+mod luks2_format;
+mod luks2_remove_key;
+mod lvm2_create;
+mod lvm2_metadata;
 mod machine_id;
 mod mkdir;
 mod mkfs_btrfs;
@@ -61,11 +67,13 @@ pub(crate) const STAGES: &[StageModule] = &[
     StageModule::of::<chattr::Chattr>(),
     StageModule::of::<chmod::Chmod>(),
     StageModule::of::<chown::Chown>(),
+    StageModule::of::<clevis_luks_bind::ClevisLuksBind>(),
     StageModule::of::<copy::Copy>(),
     StageModule::of::<cpio_out::CpioOut>(),
     StageModule::of::<createaddrsize::Createaddrsize>(),
     StageModule::of::<dd::Dd>(),
     StageModule::of::<discinfo::Discinfo>(),
+    StageModule::of::<dmverity::Dmverity>(),
     StageModule::of::<erofs::Erofs>(),
     StageModule::of::<error::Fail>(),
     StageModule::of::<fix_bls::FixBls>(),
@@ -81,6 +89,10 @@ pub(crate) const STAGES: &[StageModule] = &[
     StageModule::of::<kernel_cmdline_bls_append::KernelCmdlineBlsAppend>(),
     StageModule::of::<ln::Ln>(),
     StageModule::of::<locale::Locale>(),
+    StageModule::of::<luks2_format::Luks2Format>(),
+    StageModule::of::<luks2_remove_key::Luks2RemoveKey>(),
+    StageModule::of::<lvm2_create::Lvm2Create>(),
+    StageModule::of::<lvm2_metadata::Lvm2Metadata>(),
     StageModule::of::<machine_id::MachineId>(),
     StageModule::of::<mkdir::Mkdir>(),
     StageModule::of::<mkfs_btrfs::MkfsBtrfs>(),
@@ -118,6 +130,8 @@ pub(crate) mod formats {
 #[cfg(test)]
 pub(crate) mod testing {
     pub(crate) use super::erofs::Erofs;
+    pub(crate) use super::luks2_format::Luks2Format;
+    pub(crate) use super::lvm2_create::Lvm2Create;
     pub(crate) use super::mkfs_btrfs::MkfsBtrfs;
     pub(crate) use super::mkfs_ext4::MkfsExt4;
     pub(crate) use super::mkfs_fat::MkfsFat;

@@ -8,6 +8,7 @@ pub(crate) mod ini;
 pub(crate) mod number;
 pub(crate) mod ostree;
 pub(crate) mod packing;
+pub(crate) mod random;
 pub(crate) mod root;
 pub(crate) mod single_file;
 pub(crate) mod tar;
