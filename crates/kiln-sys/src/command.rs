@@ -17,6 +17,9 @@ use rustix::process::{Pid, PidfdFlags, pidfd_open};
 /// How much of a failed child's standard error an error carries, in bytes: enough for the last screen of text.
 const TAIL: usize = 4096;
 
+/// The status of a program that there is not.
+const NOT_FOUND: &str = "an error: the program was not found";
+
 /// Why a child process failed.
 #[derive(Debug, thiserror::Error)]
 #[error("`{program}` failed with {status}{separator}{stderr}", separator = if .stderr.is_empty() { "" } else { ": " })]
@@ -27,6 +30,13 @@ pub struct CommandError {
     pub status: String,
     /// The end of its standard error, trimmed.
     pub stderr: String,
+}
+
+impl CommandError {
+    /// Whether there is no such program.
+    pub fn is_not_found(&self) -> bool {
+        self.status == NOT_FOUND
+    }
 }
 
 /// A child process to be run.
@@ -228,7 +238,7 @@ pub fn describe(status: ExitStatus) -> String {
 
 fn start_error(program: &str, error: &io::Error) -> CommandError {
     let status = match error.kind() {
-        io::ErrorKind::NotFound => "an error: the program was not found".to_owned(),
+        io::ErrorKind::NotFound => NOT_FOUND.to_owned(),
         _ => format!("an error: {error}"),
     };
     CommandError { program: program.to_owned(), status, stderr: String::new() }
@@ -270,6 +280,7 @@ mod tests {
             error.to_string(),
             "`kiln-no-such-program` failed with an error: the program was not found"
         );
+        assert!(error.is_not_found());
     }
 
     #[test]
