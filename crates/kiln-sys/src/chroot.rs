@@ -1,4 +1,5 @@
-//! Programs of another tree: a thread with mounts of its own, and children that have the tree as their root.
+//! Programs of another tree: a thread with mounts of its own, children that have the tree as their root, and children
+//! that see another `/dev`.
 
 use std::ffi::CString;
 use std::io;
@@ -31,6 +32,25 @@ pub fn chroot(command: &mut Command, root: &Path) -> io::Result<()> {
         Ok(())
     };
     // SAFETY: the closure makes two system calls on texts prepared before and neither allocates nor takes locks.
+    #[expect(unsafe_code, reason = "the hook runs between fork and exec")]
+    unsafe {
+        command.pre_exec(enter);
+    }
+    Ok(())
+}
+
+/// Arranges for the command to be started in a mount namespace of its own, with the directory as its `/dev`.
+pub fn own_dev(command: &mut Command, directory: &Path) -> io::Result<()> {
+    let directory = CString::new(directory.as_os_str().as_bytes())?;
+    let enter = move || {
+        // SAFETY: the flag does not touch the descriptor table, and the process has one thread only.
+        #[expect(unsafe_code, reason = "unshare is unsafe because of CLONE_FILES, which is not used here")]
+        unsafe { rustix::thread::unshare_unsafe(UnshareFlags::NEWNS) }?;
+        rustix::mount::mount_change(c"/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC)?;
+        rustix::mount::mount_bind(directory.as_c_str(), c"/dev")?;
+        Ok(())
+    };
+    // SAFETY: the closure makes three system calls on texts prepared before and neither allocates nor takes locks.
     #[expect(unsafe_code, reason = "the hook runs between fork and exec")]
     unsafe {
         command.pre_exec(enter);
@@ -72,5 +92,17 @@ mod tests {
         assert!(inside);
         assert!(!directory.join("seen").exists());
         std::fs::remove_dir(&directory).expect("not a mount point any more");
+    }
+
+    #[test]
+    fn root_children_see_another_dev_and_nobody_else_does() {
+        let directory = std::env::temp_dir().join(format!("kiln-own-dev-{}", std::process::id()));
+        std::fs::create_dir(&directory).expect("scratch directory");
+        let mut command = Command::new("touch");
+        own_dev(command.arg("/dev/made"), &directory).expect("no zero in the path");
+        assert!(command.status().expect("touch").success());
+        assert!(directory.join("made").exists());
+        assert!(!Path::new("/dev/made").exists());
+        std::fs::remove_dir_all(&directory).expect("no mount point");
     }
 }

@@ -87,6 +87,12 @@ impl Run {
         self
     }
 
+    /// Shows the child, and nobody else, a directory as `/dev`.
+    pub fn dev(mut self, directory: &Path) -> io::Result<Self> {
+        crate::chroot::own_dev(&mut self.command, directory)?;
+        Ok(self)
+    }
+
     /// Gives the child a text to read from its standard input.
     #[must_use]
     pub fn input(mut self, text: impl Into<Vec<u8>>) -> Self {

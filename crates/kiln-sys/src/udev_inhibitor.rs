@@ -1,13 +1,15 @@
 //! Keeps udev away from block devices that Kiln makes.
 //!
-//! Protocol: as long as the file `device-MAJOR:MINOR` exists in the directory of locks, the rules that the
-//! reference ships for udev (`10-osbuild-inhibitor.rules`) let no other rule look at that device. Without these
+//! Protocol: as long as the file `device-MAJOR:MINOR`, or `dm-NAME` for a mapping of the device mapper, exists in the
+//! directory of locks, the rules that the reference ships for udev (`10-osbuild-inhibitor.rules`) let no other rule look
+//! at that device. Without these
 //! rules, or without udev, the file has no effect.
 //!
 //! Whether a file is still somebody's cannot be seen from its name, and a killed program leaves it behind, which
 //! would hide the device's next user from udev for ever. Kiln therefore writes its own name into its files and
 //! holds a lock on them; such a file without a lock is stale, and is removed when the next inhibitor is made.
-//! Files of other programs are never touched.
+//! Files of other programs are never touched. A stale file of a mapping also says that the mapping itself may have been
+//! left: whoever makes mappings asks for these files, and removes both.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
@@ -18,6 +20,9 @@ use rustix::fs::{FlockOperation, flock};
 
 /// Where the udev rules look for the files.
 pub const LOCK_DIRECTORY: &str = "/run/osbuild/locks/udev";
+
+/// How the names of files for mappings begin.
+const MAPPING: &str = "dm-";
 
 /// What Kiln's files contain.
 const MARK: &str = "kiln\n";
@@ -42,13 +47,22 @@ pub struct UdevInhibitor {
 impl UdevInhibitor {
     /// Inhibits udev for a device, and removes what killed Kilns have left in the directory.
     pub fn for_device(directory: &Path, major: u32, minor: u32) -> Result<Self, InhibitorError> {
+        Self::named(directory, &format!("device-{major}:{minor}"))
+    }
+
+    /// Inhibits udev for the mapping of a name, which is yet to be made.
+    pub fn for_mapping(directory: &Path, name: &str) -> Result<Self, InhibitorError> {
+        Self::named(directory, &format!("{MAPPING}{name}"))
+    }
+
+    fn named(directory: &Path, name: &str) -> Result<Self, InhibitorError> {
         let failed = |action, path: &Path| {
             let path = path.to_owned();
             move |source| InhibitorError { action, path, source }
         };
         fs::create_dir_all(directory).map_err(failed("create directory", directory))?;
         remove_stale(directory);
-        let path = directory.join(format!("device-{major}:{minor}"));
+        let path = directory.join(name);
         let mut file = loop {
             let mut options = OpenOptions::new();
             options.create(true).truncate(false).read(true).write(true);
@@ -64,6 +78,11 @@ impl UdevInhibitor {
         };
         file.write_all(MARK.as_bytes()).map_err(failed("write", &path))?;
         Ok(Self { path, file })
+    }
+
+    /// The name of the mapping that this is for.
+    pub fn mapping(&self) -> Option<&str> {
+        self.path.file_name()?.to_str()?.strip_prefix(MAPPING)
     }
 
     /// The file that inhibits udev.
@@ -90,17 +109,36 @@ fn is_same_file(file: &File, path: &Path) -> bool {
 }
 
 fn remove_stale(directory: &Path) {
-    let Ok(entries) = fs::read_dir(directory) else { return };
+    // Those of mappings are left for whoever removes the mapping.
+    drop(stale(directory, |name| !name.starts_with(MAPPING)));
+}
+
+/// What killed Kilns have left for mappings. Nobody makes a mapping of such a name before the inhibitor is dropped,
+/// which removes the file.
+pub fn stale_mappings(directory: &Path) -> Vec<UdevInhibitor> {
+    stale(directory, |name| name.starts_with(MAPPING))
+}
+
+fn stale(directory: &Path, wanted: impl Fn(&str) -> bool) -> Vec<UdevInhibitor> {
+    let Ok(entries) = fs::read_dir(directory) else { return Vec::new() };
+    let mut found = Vec::new();
     for entry in entries.flatten() {
+        if !entry.file_name().to_str().is_some_and(&wanted) {
+            continue;
+        }
         let path = entry.path();
         let Ok(file) = File::open(&path) else { continue };
         let mut text = String::new();
         let ours = (&file).take(MARK.len() as u64).read_to_string(&mut text).is_ok() && text == MARK;
-        if ours && flock(&file, FlockOperation::NonBlockingLockExclusive).is_ok() {
-            // Best effort: another Kiln may be removing it too.
-            let _ = fs::remove_file(&path);
+        // Another Kiln may be removing it too, and a third one may have made a new one since.
+        if ours
+            && flock(&file, FlockOperation::NonBlockingLockExclusive).is_ok()
+            && is_same_file(&file, &path)
+        {
+            found.push(UdevInhibitor { path, file });
         }
     }
+    found
 }
 
 #[cfg(test)]
@@ -139,6 +177,24 @@ mod tests {
         assert!(held.path().exists(), "a live Kiln's");
         assert!(!directory.path().join("device-7:8").exists(), "a killed Kiln's");
         assert!(directory.path().join("device-7:9").exists(), "another program's");
+    }
+
+    #[test]
+    fn stale_files_of_mappings_stay_until_the_mapping_is_gone() {
+        let directory = tempfile::tempdir().expect("tempdir");
+        let held = UdevInhibitor::for_mapping(directory.path(), "held").expect("inhibit");
+        assert_eq!((held.path(), held.mapping()), (directory.path().join("dm-held").as_path(), Some("held")));
+        fs::write(directory.path().join("dm-left"), MARK).expect("write");
+        fs::write(directory.path().join("dm-others"), "").expect("write");
+        let device = UdevInhibitor::for_device(directory.path(), 7, 1).expect("inhibit");
+        assert_eq!(device.mapping(), None);
+        let found = stale_mappings(directory.path());
+        assert_eq!(found.iter().filter_map(UdevInhibitor::mapping).collect::<Vec<_>>(), ["left"]);
+        assert!(directory.path().join("dm-left").exists());
+        assert_eq!(stale_mappings(directory.path()).len(), 0, "they are somebody's now");
+        drop(found);
+        assert!(!directory.path().join("dm-left").exists());
+        assert!(directory.path().join("dm-held").exists() && directory.path().join("dm-others").exists());
     }
 
     #[test]

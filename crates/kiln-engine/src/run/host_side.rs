@@ -4,6 +4,7 @@
 //! its path inside the build root.
 
 use std::cell::RefCell;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -199,8 +200,9 @@ impl<'a> HostSide<'a> {
             let source = mount.device.as_deref().and_then(|device| self.device_path(device)).map(|device| {
                 // The host's own node is preferred: some tools look for the path in the list of mounts, and
                 // inside the build root the device is in `/dev` too.
-                let own = Path::new(DEVICES).join(device);
-                let node = if own.exists() { own } else { directories.dev.join(device) };
+                // The host may have another device of that name, as a volume of its own.
+                let (own, made) = (Path::new(DEVICES).join(device), directories.dev.join(device));
+                let node = if is_node_of(&own, &made) { own } else { made };
                 match mount.partition.as_ref().filter(|partition| !partition.is_falsy()) {
                     Some(partition) => PathBuf::from(format!("{}p{partition}", node.display())),
                     None => node,
@@ -387,5 +389,14 @@ impl Drop for TreeMount {
     fn drop(&mut self) {
         // Detached: it vanishes with the last process that uses it, and with Kiln's mount namespace at the latest.
         let _ = unmount(&self.0, UnmountFlags::DETACH);
+    }
+}
+
+/// Whether a node of the host is that of the device whose node a module has made, unless it has made none.
+fn is_node_of(own: &Path, made: &Path) -> bool {
+    let number = |path: &Path| path.metadata().ok().map(|info| info.rdev());
+    match (number(own), number(made)) {
+        (Some(own), Some(made)) => own == made,
+        (own, _) => own.is_some(),
     }
 }

@@ -14,13 +14,13 @@ use kiln_api::loops::{LoopRequest, Loops};
 use kiln_api::module::ModuleSchema;
 use kiln_sys::loop_device::{LOOP_MAJOR, LoopDevice, LoopError, LoopOptions};
 use kiln_sys::udev_inhibitor::{InhibitorError, LOCK_DIRECTORY, UdevInhibitor};
-use rustix::fs::{CWD, FileType, Mode, OFlags, ResolveFlags, makedev, mknodat, openat2};
+use rustix::fs::{Mode, OFlags, ResolveFlags, openat2};
 use rustix::io::Errno;
-use rustix::mount::UnmountFlags;
 use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::{Map, json};
 
+use super::nodes::Nodes;
 use crate::host;
 
 /// Makes a file of the tree, or a part of it, a block device.
@@ -122,7 +122,7 @@ impl Device for Loopback {
         let properties = options.properties(info.len())?;
         let open = || OpenOptions::new().read(true).write(!properties.read_only).open(&link);
         let (device, inhibitor) = attach(&path, open, &properties, request.dev)?;
-        let mut nodes = Nodes { paths: Vec::new() };
+        let mut nodes = Nodes::new();
         nodes.make(request.dev, &device.name(), LOOP_MAJOR, device.number())?;
         for (name, major, minor) in device.partitions() {
             nodes.make(request.dev, &name, major, minor)?;
@@ -154,7 +154,7 @@ impl Loops for Loopback {
         let open = || OpenOptions::new().read(true).write(!properties.read_only).open(&file_link);
         let (device, inhibitor) = attach(&file_link, open, &properties, &dev_link)?;
         // Not removed by the link: its descriptor is another's by then. They go with the build root's `/dev`.
-        let mut nodes = Nodes { paths: Vec::new() };
+        let mut nodes = Nodes::new();
         nodes.make(&dev_link, &device.name(), LOOP_MAJOR, device.number())?;
         for (name, major, minor) in device.partitions() {
             nodes.make(&dev_link, &name, major, minor)?;
@@ -205,43 +205,6 @@ fn loop_error(error: LoopError) -> ModuleError {
     match error {
         LoopError::Io { action, path, source } => ModuleError::Io { action, path, source },
         error => host::invalid(&error),
-    }
-}
-
-/// The nodes in the build root's `/dev`; they go away with the device, for the next one may be another's.
-struct Nodes {
-    paths: Vec<PathBuf>,
-}
-
-impl Nodes {
-    fn make(&mut self, dev: &Path, name: &str, major: u32, minor: u32) -> Result<(), ModuleError> {
-        let path = dev.join(name);
-        match mknodat(CWD, &path, FileType::BlockDevice, Mode::RUSR | Mode::WUSR, makedev(major, minor)) {
-            // It was made there to open the device by it.
-            Ok(()) | Err(Errno::EXIST) => {}
-            // Containers that may not make nodes may still show the ones they have.
-            Err(Errno::PERM) => {
-                File::create(&path).map_err(ModuleError::io("create", &path))?;
-                rustix::mount::mount_bind(Path::new("/dev").join(name), &path)
-                    .map_err(io::Error::from)
-                    .map_err(ModuleError::io("bind the host's device node to", &path))?;
-            }
-            Err(error) => return Err(ModuleError::io("make the device node", &path)(error.into())),
-        }
-        self.paths.push(path);
-        Ok(())
-    }
-}
-
-impl Drop for Nodes {
-    fn drop(&mut self) {
-        for path in &self.paths {
-            if fs::remove_file(path).is_err() {
-                // Best effort: the directory goes away with the build root.
-                let _ = rustix::mount::unmount(path, UnmountFlags::DETACH | UnmountFlags::NOFOLLOW);
-                let _ = fs::remove_file(path);
-            }
-        }
     }
 }
 

@@ -132,6 +132,7 @@ pub(crate) mod testing {
     pub(crate) use super::erofs::Erofs;
     pub(crate) use super::luks2_format::Luks2Format;
     pub(crate) use super::lvm2_create::Lvm2Create;
+    pub(crate) use super::lvm2_metadata::Lvm2Metadata;
     pub(crate) use super::mkfs_btrfs::MkfsBtrfs;
     pub(crate) use super::mkfs_ext4::MkfsExt4;
     pub(crate) use super::mkfs_fat::MkfsFat;
