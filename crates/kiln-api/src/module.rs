@@ -48,7 +48,7 @@ impl Kind {
 /// The JSON schemas of a module, one per member of its description in a format-2 manifest.
 ///
 /// `options` is for every kind. `inputs`, `devices` and `mounts` are for stages, `references` and `origins` for
-/// inputs, `required_members` and `target_pattern` for mounts; what is `None` may hold anything of its kind (for `inputs`: must be absent).
+/// inputs, `required_members`, `refused_members` and `target_pattern` for mounts; what is `None` may hold anything of its kind (for `inputs`: must be absent).
 #[derive(Clone, Debug, Default)]
 pub struct ModuleSchema {
     /// Schema of `options`; its `description` is the module's documentation.
@@ -67,6 +67,8 @@ pub struct ModuleSchema {
     pub origins: &'static [&'static str],
     /// The members that a mount's description needs beside `name` and `type`: `source`, `target`.
     pub required_members: &'static [&'static str],
+    /// The members that a mount's description must not have: of `source`, `target` and `partition`.
+    pub refused_members: &'static [&'static str],
     /// What a mount's `target` must match: a regular expression.
     pub target_pattern: Option<&'static str>,
 }

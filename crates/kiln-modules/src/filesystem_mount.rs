@@ -193,6 +193,12 @@ pub(crate) mod testing {
             let agreement = Agreement::of(Kind::Mount, name, mount.schema());
             agreement.around(around).refuses([json!({})]);
         }
+        for refused in mount.schema().refused_members {
+            let mut around = json!({"name": "m", "type": name, "source": "d", "target": "/"});
+            around[*refused] = json!(1);
+            let agreement = Agreement::of(Kind::Mount, name, mount.schema());
+            agreement.around(around).refuses([json!({})]);
+        }
     }
 
     /// What both ext4 and XFS can do.

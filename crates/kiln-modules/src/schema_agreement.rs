@@ -180,6 +180,8 @@ impl Agreement {
                         .target_pattern
                         .map(|pattern| ("target".to_owned(), json!({"pattern": pattern}))),
                 );
+                let refused = self.schema.refused_members.iter();
+                properties.extend(refused.map(|member| ((*member).to_owned(), json!(false))));
             }
             Kind::Source | Kind::Device | Kind::Runner => {}
         }

@@ -1,8 +1,9 @@
 //! Files and directories shown at a second place, with all that is mounted below them.
 
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
+use rustix::fs::{AtFlags, CWD, Mode, OFlags, StatxFlags};
 use rustix::mount::{MoveMountFlags, OpenTreeFlags, UnmountFlags, move_mount, open_tree};
 
 use crate::filesystem::{MountError, io_error, mounts_below, unmount_when_free};
@@ -14,22 +15,51 @@ pub struct BindMount {
     mounted: bool,
 }
 
+/// A file or directory that is going to be shown at a second place.
+///
+/// It is as it was when it was cloned, whatever is mounted over it before it is attached.
+#[derive(Debug)]
+pub struct DetachedMount {
+    mount: OwnedFd,
+}
+
+impl DetachedMount {
+    /// Of what is open as `source`, with all mounts below it.
+    pub fn with_mounts(source: impl AsFd) -> Result<Self, MountError> {
+        Self::make(source.as_fd(), OpenTreeFlags::AT_RECURSIVE)
+    }
+
+    /// Of what is open as `source`, as if nothing were mounted below it.
+    pub fn alone(source: impl AsFd) -> Result<Self, MountError> {
+        Self::make(source.as_fd(), OpenTreeFlags::empty())
+    }
+
+    fn make(source: BorrowedFd<'_>, depth: OpenTreeFlags) -> Result<Self, MountError> {
+        let flags = OpenTreeFlags::OPEN_TREE_CLONE
+            | OpenTreeFlags::OPEN_TREE_CLOEXEC
+            | OpenTreeFlags::AT_EMPTY_PATH
+            | depth;
+        let mount = open_tree(source, "", flags).map_err(|error| io_error("bind", &shown(source), error))?;
+        Ok(Self { mount })
+    }
+
+    /// Shows it at what is open as `target`.
+    pub fn attach(self, target: impl AsFd) -> Result<BindMount, MountError> {
+        let target = target.as_fd();
+        let path = path_of(target)?;
+        let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
+        move_mount(self.mount.as_fd(), "", target, "", flags)
+            .map_err(|error| io_error("mount at", &path, error))?;
+        Ok(BindMount { target: path, mounted: true })
+    }
+}
+
 impl BindMount {
     /// Shows what is open as `source`, and all mounts below it, at what is open as `target`.
     ///
     /// Both may have been opened with `O_PATH`; no path is looked up, so no symbolic link matters.
     pub fn mount(source: impl AsFd, target: impl AsFd) -> Result<Self, MountError> {
-        let (source, target) = (source.as_fd(), target.as_fd());
-        let flags = OpenTreeFlags::OPEN_TREE_CLONE
-            | OpenTreeFlags::OPEN_TREE_CLOEXEC
-            | OpenTreeFlags::AT_RECURSIVE
-            | OpenTreeFlags::AT_EMPTY_PATH;
-        let path = path_of(target)?;
-        let mount = open_tree(source, "", flags).map_err(|error| io_error("bind", &shown(source), error))?;
-        let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
-        move_mount(mount.as_fd(), "", target, "", flags)
-            .map_err(|error| io_error("mount at", &path, error))?;
-        Ok(Self { target: path, mounted: true })
+        DetachedMount::with_mounts(source)?.attach(target)
     }
 
     /// Where it is mounted.
@@ -55,6 +85,43 @@ impl Drop for BindMount {
             let _ = rustix::mount::unmount(&self.target, UnmountFlags::DETACH | UnmountFlags::NOFOLLOW);
         }
     }
+}
+
+/// What a program has mounted at a place and below it. Dropping it detaches all of it, however busy it is.
+#[derive(Debug)]
+pub struct MountedTree(BindMount);
+
+impl MountedTree {
+    /// Has a program mount something at a path, which no symbolic link leads to. What a program has mounted that failed
+    /// is detached.
+    pub fn made<E>(target: &Path, mount: impl FnOnce() -> Result<(), E>) -> Result<Self, E> {
+        let before = mount_id(target);
+        let result = mount();
+        let tree = Self(BindMount { target: target.to_owned(), mounted: mount_id(target) != before });
+        result.map(|()| tree)
+    }
+
+    /// Where it is mounted.
+    pub fn target(&self) -> &Path {
+        self.0.target()
+    }
+
+    /// Syncs and unmounts everything, the last first.
+    pub fn unmount(self) -> Result<(), MountError> {
+        for path in mounts_below(self.target()).iter().map(PathBuf::as_path).chain([self.target()]) {
+            // A file may be mounted on a file; closed at once, an open descriptor would keep the mount busy.
+            let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+            let open = rustix::fs::open(path, flags, Mode::empty());
+            open.and_then(rustix::fs::syncfs).map_err(|error| io_error("sync", path, error))?;
+        }
+        self.0.unmount()
+    }
+}
+
+/// The number of the mount that a path is in.
+fn mount_id(path: &Path) -> Option<u64> {
+    let stat = rustix::fs::statx(CWD, path, AtFlags::SYMLINK_NOFOLLOW, StatxFlags::MNT_ID);
+    stat.ok().map(|stat| stat.stx_mnt_id)
 }
 
 fn unmount_all(target: &Path) -> Result<(), MountError> {

@@ -32,6 +32,8 @@ impl Need {
 pub const QEMU: Need = Need::new("qemu-system-x86_64", "qemu-system-x86");
 /// The server of directories that virtual machines share with the host; Debian 12 has it with the emulator.
 pub const VIRTIOFSD: Need = Need::new("/usr/lib/qemu/virtiofsd", "qemu-system-common");
+/// Mounts disk images.
+pub const SYSTEMD_DISSECT: Need = Need::new("systemd-dissect", "systemd-container");
 /// The converter of disk images.
 pub const QEMU_IMG: Need = Need::new("qemu-img", "qemu-utils");
 
@@ -132,6 +134,7 @@ pub const TESTS: &[Need] = &[
     Need::new("sfdisk", "fdisk"),
     Need::new("sgdisk", "gdisk"),
     crate::registry::SKOPEO,
+    SYSTEMD_DISSECT,
     Need::new("systemd-firstboot", "systemd"),
     Need::new("tar", "tar"),
     Need::new("useradd", "passwd"),

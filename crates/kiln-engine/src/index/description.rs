@@ -188,18 +188,22 @@ impl Description {
                 if let Some(pattern) = schema.target_pattern {
                     target["pattern"] = json!(pattern);
                 }
+                let mut members = json!({
+                    "name": {"type": "string"},
+                    "type": name,
+                    "source": {"type": "string"},
+                    "target": target,
+                    "partition": {"type": "number"},
+                    "options": schema.options,
+                });
+                if let Some(members) = members.as_object_mut() {
+                    members.retain(|member, _| !schema.refused_members.contains(&member.as_str()));
+                }
                 json!({
                     "type": "object",
                     "additionalProperties": false,
                     "required": required,
-                    "properties": {
-                        "name": {"type": "string"},
-                        "type": name,
-                        "source": {"type": "string"},
-                        "target": target,
-                        "partition": {"type": "number"},
-                        "options": schema.options,
-                    },
+                    "properties": members,
                 })
             }
             Kind::Runner => json!({}),

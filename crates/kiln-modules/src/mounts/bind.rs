@@ -39,6 +39,7 @@ impl Mount for Bind {
         ModuleSchema {
             options_optional: true,
             required_members: &["target"],
+            refused_members: &["source", "partition"],
             target_pattern: Some("^tree://"),
             ..ModuleSchema::of::<Options>()
         }
@@ -132,6 +133,11 @@ mod tests {
             .member("target")
             .accepts([json!("tree://"), json!("tree://boot")])
             .refuses([json!("mount://"), json!("/"), json!("")]);
+        for member in ["source", "partition"] {
+            let mut around = json!({"name": "m", "type": "org.osbuild.bind", "target": "tree://"});
+            around[member] = json!(if member == "source" { json!("d") } else { json!(1) });
+            agreement().around(around).refuses([json!({"source": "mount://"})]);
+        }
         let untargeted = json!({"name": "m", "type": "org.osbuild.bind"});
         agreement().around(untargeted).refuses([json!({"source": "mount://"})]);
     }

@@ -2,10 +2,12 @@
 
 mod bind;
 pub(crate) mod btrfs;
+mod ddi;
 mod erofs;
 pub(crate) mod ext4;
 mod fat;
 mod noop;
+mod ostree_deployment;
 mod squashfs;
 mod xfs;
 
@@ -13,10 +15,12 @@ mod xfs;
 pub(crate) const MOUNTS: &[&dyn kiln_api::mount::Mount] = &[
     &bind::Bind,
     &btrfs::Btrfs,
+    &ddi::Ddi,
     &erofs::Erofs,
     &ext4::Ext4,
     &fat::Fat,
     &noop::Noop,
+    &ostree_deployment::OstreeDeployment,
     &squashfs::Squashfs,
     &xfs::Xfs,
 ];

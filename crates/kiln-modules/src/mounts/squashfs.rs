@@ -27,6 +27,7 @@ impl Mount for Squashfs {
         ModuleSchema {
             options_optional: true,
             required_members: filesystem_mount::REQUIRED,
+            refused_members: &["partition"],
             ..ModuleSchema::of::<Options>()
         }
     }

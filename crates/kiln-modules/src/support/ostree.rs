@@ -1,7 +1,7 @@
 //! Deployments in a tree that OSTree manages, named in the options of the stages that write into them.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 use kiln_api::ModuleError;
 use kiln_sys::command::Run;
@@ -9,6 +9,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::number::Number;
+use crate::ostree::Digest;
 
 /// Which deployment is meant: `osname` and `ref`, or the only one there is.
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -34,22 +35,54 @@ pub(crate) struct Deployment {
     default: bool,
 }
 
+/// A deployment that was found.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Found {
+    /// The directory of its state root, below the tree's.
+    pub(crate) state_root: PathBuf,
+    /// Its root directory, below the tree's.
+    pub(crate) root: PathBuf,
+}
+
 impl Deployment {
-    /// The root directory of the deployment. Asks the build root's `ostree` which commit a ref is.
+    /// The root directory of the deployment.
     pub(crate) fn root(&self, tree: &Path) -> Result<PathBuf, ModuleError> {
+        Ok(tree.join(self.find(tree)?.root))
+    }
+
+    /// Where the deployment is in a tree.
+    pub(crate) fn find(&self, tree: &Path) -> Result<Found, ModuleError> {
         let (osname, reference, serial) = if self.default {
             only_deployment(tree)?
         } else {
-            let missing = || ModuleError::option("ostree.deployment", "`osname` and `ref` are needed");
+            let missing = || ModuleError::option("deployment", "`osname` and `ref` are needed");
             let osname = self.osname.clone().ok_or_else(missing)?;
             let reference = self.reference.clone().ok_or_else(missing)?;
             (osname, reference, self.serial.whole("serial")?.to_string())
         };
-        let repository = format!("--repo={}", tree.join("ostree/repo").display());
-        let commit = Run::new("ostree").args(["rev-parse", &reference, &repository]).output()?;
-        let commit = String::from_utf8_lossy(&commit);
-        Ok(tree.join(format!("ostree/deploy/{osname}/deploy/{}.{serial}", commit.trim())))
+        let commit = commit(&tree.join("ostree/repo"), &reference)?;
+        let state_root = PathBuf::from(format!("ostree/deploy/{osname}"));
+        let root = state_root.join(format!("deploy/{commit}.{serial}"));
+        Ok(Found { state_root, root })
     }
+}
+
+/// The commit that a ref is. What is neither a commit nor the name of one in the repository is left to `ostree`, which
+/// knows abbreviations, parents and remotes.
+fn commit(repository: &Path, reference: &str) -> Result<String, ModuleError> {
+    if let Some(commit) = Digest::parse(reference) {
+        return Ok(commit.as_str().to_owned());
+    }
+    let is_plain = |component| matches!(component, Component::Normal(_));
+    if Path::new(reference).components().all(is_plain)
+        && let Ok(text) = fs::read_to_string(repository.join("refs/heads").join(reference))
+        && let Some(commit) = Digest::parse(text.trim())
+    {
+        return Ok(commit.as_str().to_owned());
+    }
+    let option = format!("--repo={}", repository.display());
+    let commit = Run::new("ostree").args(["rev-parse", reference, &option]).output()?;
+    Ok(String::from_utf8_lossy(&commit).trim().to_owned())
 }
 
 fn first_serial() -> Number {
@@ -98,6 +131,23 @@ fn names(directory: &Path) -> Result<Vec<String>, ModuleError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_ref_of_the_repository_needs_no_program() {
+        let repository = tempfile::tempdir().expect("a directory");
+        let path = repository.path();
+        let digest = "0123456789abcdef".repeat(4);
+        fs::create_dir_all(path.join("refs/heads/fedora/x86_64")).expect("directories");
+        fs::write(path.join("refs/heads/fedora/x86_64/coreos"), format!("{digest}\n")).expect("a ref");
+        for reference in ["fedora/x86_64/coreos", &digest] {
+            assert_eq!(commit(path, reference).expect(reference), digest);
+        }
+        fs::write(path.join("outside"), &digest).expect("a file");
+        for reference in ["fedora/none", "../../outside", "", "/outside", "fedora"] {
+            let error = commit(path, reference).expect_err(reference).to_string();
+            assert!(error.starts_with("`ostree` failed with "), "{error}");
+        }
+    }
 
     #[test]
     fn the_only_deployment_is_found() {
