@@ -2,12 +2,14 @@
 
 use kiln_api::stage::StageModule;
 
+mod bootctl_install_root;
 mod btrfs_subvol;
 mod buildstamp;
 mod chattr;
 mod chmod;
 mod chown;
 mod clevis_luks_bind;
+mod container_deploy;
 mod copy;
 mod cpio_out;
 mod createaddrsize;
@@ -42,18 +44,23 @@ mod mkfs_fat;
 mod mkfs_xfs;
 mod mkswap;
 mod noop;
+mod oci_archive;
+mod ovf;
 mod parted;
 mod qemu;
 mod sfdisk;
 mod sgdisk;
 mod squashfs;
 mod systemd;
+mod systemd_repart_create;
 mod tar;
 mod timezone;
 mod treeinfo;
 mod truncate;
+mod uki;
 mod untar;
 mod users;
+mod vagrant;
 mod write_device;
 mod xz;
 mod zip;
@@ -62,12 +69,14 @@ mod zstd;
 /// All native stages, sorted by name.
 pub(crate) const STAGES: &[StageModule] = &[
     StageModule::of::<deb::InstallDebs>(),
+    StageModule::of::<bootctl_install_root::BootctlInstallRoot>(),
     StageModule::of::<btrfs_subvol::BtrfsSubvol>(),
     StageModule::of::<buildstamp::Buildstamp>(),
     StageModule::of::<chattr::Chattr>(),
     StageModule::of::<chmod::Chmod>(),
     StageModule::of::<chown::Chown>(),
     StageModule::of::<clevis_luks_bind::ClevisLuksBind>(),
+    StageModule::of::<container_deploy::ContainerDeploy>(),
     StageModule::of::<copy::Copy>(),
     StageModule::of::<cpio_out::CpioOut>(),
     StageModule::of::<createaddrsize::Createaddrsize>(),
@@ -101,18 +110,23 @@ pub(crate) const STAGES: &[StageModule] = &[
     StageModule::of::<mkfs_xfs::MkfsXfs>(),
     StageModule::of::<mkswap::Mkswap>(),
     StageModule::of::<noop::Noop>(),
+    StageModule::of::<oci_archive::OciArchive>(),
+    StageModule::of::<ovf::Ovf>(),
     StageModule::of::<parted::Parted>(),
     StageModule::of::<qemu::Qemu>(),
     StageModule::of::<sfdisk::Sfdisk>(),
     StageModule::of::<sgdisk::Sgdisk>(),
     StageModule::of::<squashfs::Squashfs>(),
     StageModule::of::<systemd::Systemd>(),
+    StageModule::of::<systemd_repart_create::SystemdRepartCreate>(),
     StageModule::of::<tar::Tar>(),
     StageModule::of::<timezone::Timezone>(),
     StageModule::of::<treeinfo::Treeinfo>(),
     StageModule::of::<truncate::Truncate>(),
+    StageModule::of::<uki::Uki>(),
     StageModule::of::<untar::Untar>(),
     StageModule::of::<users::Users>(),
+    StageModule::of::<vagrant::Vagrant>(),
     StageModule::of::<write_device::WriteDevice>(),
     StageModule::of::<xz::Xz>(),
     StageModule::of::<zip::Zip>(),

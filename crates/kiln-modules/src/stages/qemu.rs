@@ -1,6 +1,5 @@
 //! `org.osbuild.qemu`
 
-use std::path::PathBuf;
 use std::thread::available_parallelism;
 
 use kiln_api::ModuleError;
@@ -9,7 +8,9 @@ use kiln_api::stage::{Stage, StageContext};
 use kiln_sys::command::Run;
 use schemars::JsonSchema;
 use serde::Deserialize;
-use serde_json::{Value, json};
+use serde_json::json;
+
+use crate::support::single_file;
 
 /// The variable of the build root's environment that sets how many requests `qemu-img` works on at once.
 const COROUTINES: &str = "OSBUILD_QEMU_IMG_COROUTINES";
@@ -188,23 +189,6 @@ impl Target {
     }
 }
 
-/// The only file of the input `image`.
-fn source(context: &StageContext) -> Result<PathBuf, ModuleError> {
-    let refuse = |reason: String| ModuleError::option("inputs.image", reason);
-    let image = context.arguments.inputs.get("image").ok_or_else(|| refuse("is missing".to_owned()))?;
-    let files: Vec<_> = image
-        .data
-        .get("files")
-        .and_then(Value::as_object)
-        .into_iter()
-        .flat_map(|files| files.keys())
-        .collect();
-    match files.as_slice() {
-        [name] => Ok(image.path.join(name)),
-        files => Err(refuse(format!("must be one file, but has {}", files.len()))),
-    }
-}
-
 pub(crate) struct Qemu;
 
 impl Stage for Qemu {
@@ -222,7 +206,7 @@ impl Stage for Qemu {
     }
 
     fn run(options: Options, context: &mut StageContext) -> Result<(), ModuleError> {
-        let source = source(context)?;
+        let source = single_file::only(context, "image")?;
         let target = context.tree().join(options.filename.trim_start_matches('/'));
         let coroutines = std::env::var(COROUTINES).ok().filter(|count| !count.is_empty());
         if let Some(count) = &coroutines {
@@ -239,7 +223,9 @@ impl Stage for Qemu {
 mod tests {
     use std::fs;
     use std::os::unix::fs::FileExt;
-    use std::path::Path;
+    use std::path::{Path, PathBuf};
+
+    use serde_json::Value;
 
     use super::*;
     use crate::schema_agreement::Agreement;
@@ -419,7 +405,8 @@ mod tests {
     #[test]
     fn the_input_must_be_one_file() {
         let inputs = json!({"image": {"path": "/x", "data": {"files": {"a": {}, "b": {}}}}});
-        let error = source(&stage_test::context(&json!({"inputs": inputs}))).expect_err("two");
+        let context = stage_test::context(&json!({"inputs": inputs}));
+        let error = single_file::only(&context, "image").expect_err("two");
         assert_eq!(error.to_string(), "invalid option `inputs.image`: must be one file, but has 2");
     }
 }

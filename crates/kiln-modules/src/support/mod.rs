@@ -6,6 +6,7 @@ pub(crate) mod copying;
 pub(crate) mod firstboot;
 pub(crate) mod ini;
 pub(crate) mod number;
+pub(crate) mod oci;
 pub(crate) mod ostree;
 pub(crate) mod packing;
 pub(crate) mod random;

@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io::{self, BufReader, Write};
+use std::path::PathBuf;
 
 use kiln_api::ModuleError;
 use kiln_api::stage::StageContext;
@@ -33,6 +34,17 @@ pub(crate) fn input(context: &StageContext) -> Result<(Root, String), ModuleErro
         return Err(ModuleError::invalid(reason));
     };
     Ok((Root::open(&input.path)?, (*name).clone()))
+}
+
+/// The path of the only file of an input.
+pub(crate) fn only(context: &StageContext, name: &str) -> Result<PathBuf, ModuleError> {
+    let refuse = |reason: String| ModuleError::option(format!("inputs.{name}"), reason);
+    let input = context.arguments.inputs.get(name).ok_or_else(|| refuse("is missing".to_owned()))?;
+    let files = input.data.get("files").and_then(Value::as_object).map(Map::keys);
+    match files.into_iter().flatten().collect::<Vec<_>>().as_slice() {
+        [name] => Ok(input.path.join(name)),
+        names => Err(refuse(format!("must be one file, but has {}", names.len()))),
+    }
 }
 
 /// Writes the file's content to `filename` through what `encode` makes of the target: a writer, and what finishes it.
