@@ -22,12 +22,17 @@ pub(crate) mod error;
 mod fix_bls;
 mod fstab;
 mod groups;
+mod grub2;
 mod grub2_d;
 mod grub2_inst;
+mod grub2_iso;
+mod grub2_legacy;
 mod gunzip;
 mod gzip;
 mod hmac;
 mod hostname;
+mod implantisomd5;
+mod isolinux;
 mod kernel_cmdline;
 mod kernel_cmdline_bls_append;
 mod ln;
@@ -62,8 +67,11 @@ mod untar;
 mod users;
 mod vagrant;
 mod write_device;
+mod xorrisofs;
 mod xz;
 mod zip;
+mod zipl;
+mod zipl_inst;
 mod zstd;
 
 /// All native stages, sorted by name.
@@ -88,12 +96,17 @@ pub(crate) const STAGES: &[StageModule] = &[
     StageModule::of::<fix_bls::FixBls>(),
     StageModule::of::<fstab::Fstab>(),
     StageModule::of::<groups::Groups>(),
+    StageModule::of::<grub2::Grub2>(),
     StageModule::of::<grub2_d::Grub2D>(),
     StageModule::of::<grub2_inst::Grub2Inst>(),
+    StageModule::of::<grub2_iso::Grub2Iso>(),
+    StageModule::of::<grub2_legacy::Grub2Legacy>(),
     StageModule::of::<gunzip::Gunzip>(),
     StageModule::of::<gzip::Gzip>(),
     StageModule::of::<hmac::Hmac>(),
     StageModule::of::<hostname::Hostname>(),
+    StageModule::of::<implantisomd5::Implantisomd5>(),
+    StageModule::of::<isolinux::Isolinux>(),
     StageModule::of::<kernel_cmdline::KernelCmdline>(),
     StageModule::of::<kernel_cmdline_bls_append::KernelCmdlineBlsAppend>(),
     StageModule::of::<ln::Ln>(),
@@ -128,8 +141,11 @@ pub(crate) const STAGES: &[StageModule] = &[
     StageModule::of::<users::Users>(),
     StageModule::of::<vagrant::Vagrant>(),
     StageModule::of::<write_device::WriteDevice>(),
+    StageModule::of::<xorrisofs::Xorrisofs>(),
     StageModule::of::<xz::Xz>(),
     StageModule::of::<zip::Zip>(),
+    StageModule::of::<zipl::Zipl>(),
+    StageModule::of::<zipl_inst::ZiplInst>(),
     StageModule::of::<zstd::Zstd>(),
 ];
 
