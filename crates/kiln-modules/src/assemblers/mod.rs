@@ -11,6 +11,8 @@ use kiln_api::stage::{StageContext, StageModule};
 mod error;
 mod noop;
 mod oci_archive;
+mod ostree_commit;
+mod qemu;
 mod rawfs;
 mod tar;
 
@@ -19,6 +21,8 @@ pub(crate) const ASSEMBLERS: &[StageModule] = &[
     StageModule::of::<error::Fail>(),
     StageModule::of::<noop::Noop>(),
     StageModule::of::<oci_archive::OciArchive>(),
+    StageModule::of::<ostree_commit::OstreeCommit>(),
+    StageModule::of::<qemu::Qemu>(),
     StageModule::of::<rawfs::RawFs>(),
     StageModule::of::<tar::Tar>(),
 ];

@@ -120,14 +120,14 @@ fn fill(image: &Path, file_system: FileSystem, tree: &Path, nodes: &Path) -> Res
     unmounted.and(closed)
 }
 
-fn mount_error(error: MountError) -> ModuleError {
+pub(super) fn mount_error(error: MountError) -> ModuleError {
     match error {
         MountError::Io { action, path, source } => ModuleError::Io { action, path, source },
         error => ModuleError::invalid(error.to_string()),
     }
 }
 
-fn loop_error(error: LoopError) -> ModuleError {
+pub(super) fn loop_error(error: LoopError) -> ModuleError {
     match error {
         LoopError::Io { action, path, source } => ModuleError::Io { action, path, source },
         error => ModuleError::invalid(error.to_string()),

@@ -255,34 +255,47 @@ impl Stage for Grub2Inst {
     type Options = Options;
 
     fn run(options: Options, context: &mut StageContext) -> Result<(), ModuleError> {
-        let image_path = context.tree().join(options.filename.trim_start_matches('/'));
-        let prefix = options.prefix.text()?;
-        context.say(format_args!("prefix: {prefix}"));
-        let location = options.location()?;
-        let scratch =
-            tempfile::tempdir().map_err(ModuleError::io("make a directory in", std::env::temp_dir()))?;
-        let core_path = scratch.path().join("core.img");
-        let modules = PathBuf::from(format!("/usr/lib/grub/{}", options.platform));
-        Run::new(options.mkimage_program()?)
-            .args(options.mkimage_arguments(&modules, &prefix, &core_path))
-            .run()?;
-        let Some((location, sector_size)) = location else {
-            fs::copy(&core_path, &image_path).map_err(ModuleError::io("write", &image_path))?;
-            return Ok(());
-        };
-        let read = |path: &Path| fs::read(path).map_err(ModuleError::io("read", path));
-        let core = read(&core_path)?;
-        let boot = match options.platform.as_str() {
-            // Elsewhere the firmware loads the core image itself.
-            "i386-pc" => Some(read(&modules.join("boot.img"))?),
-            _ => None,
-        };
-        context.say(format_args!("core image: {} bytes at sector {location}", core.len()));
-        let image =
-            OpenOptions::new().write(true).open(&image_path).map_err(ModuleError::io("open", &image_path))?;
-        install(&image, &core, boot.as_deref(), location, sector_size)
-            .map_err(ModuleError::io("write", &image_path))
+        run(&options, None, context)
     }
+}
+
+/// Runs the stage for a core image that may have so many bytes at most.
+pub(crate) fn run(
+    options: &Options,
+    room: Option<u64>,
+    context: &mut StageContext,
+) -> Result<(), ModuleError> {
+    let image_path = context.tree().join(options.filename.trim_start_matches('/'));
+    let prefix = options.prefix.text()?;
+    context.say(format_args!("prefix: {prefix}"));
+    let location = options.location()?;
+    let scratch =
+        tempfile::tempdir().map_err(ModuleError::io("make a directory in", std::env::temp_dir()))?;
+    let core_path = scratch.path().join("core.img");
+    let modules = PathBuf::from(format!("/usr/lib/grub/{}", options.platform));
+    Run::new(options.mkimage_program()?)
+        .args(options.mkimage_arguments(&modules, &prefix, &core_path))
+        .run()?;
+    let Some((location, sector_size)) = location else {
+        fs::copy(&core_path, &image_path).map_err(ModuleError::io("write", &image_path))?;
+        return Ok(());
+    };
+    let read = |path: &Path| fs::read(path).map_err(ModuleError::io("read", path));
+    let core = read(&core_path)?;
+    if let Some(room) = room.filter(|room| *room < core.len() as u64) {
+        let reason = format!("GRUB's core image has {} bytes, and there is room for {room}", core.len());
+        return Err(ModuleError::invalid(reason));
+    }
+    let boot = match options.platform.as_str() {
+        // Elsewhere the firmware loads the core image itself.
+        "i386-pc" => Some(read(&modules.join("boot.img"))?),
+        _ => None,
+    };
+    context.say(format_args!("core image: {} bytes at sector {location}", core.len()));
+    let image =
+        OpenOptions::new().write(true).open(&image_path).map_err(ModuleError::io("open", &image_path))?;
+    install(&image, &core, boot.as_deref(), location, sector_size)
+        .map_err(ModuleError::io("write", &image_path))
 }
 
 #[cfg(test)]

@@ -24,7 +24,7 @@ mod fstab;
 mod groups;
 mod grub2;
 mod grub2_d;
-mod grub2_inst;
+pub(crate) mod grub2_inst;
 mod grub2_iso;
 mod grub2_legacy;
 mod gunzip;
@@ -71,7 +71,7 @@ mod xorrisofs;
 mod xz;
 mod zip;
 mod zipl;
-mod zipl_inst;
+pub(crate) mod zipl_inst;
 mod zstd;
 
 /// All native stages, sorted by name.
@@ -153,7 +153,15 @@ pub(crate) const STAGES: &[StageModule] = &[
 pub(crate) mod formats {
     pub(crate) use super::mkfs_btrfs::MkfsBtrfs;
     pub(crate) use super::mkfs_ext4::MkfsExt4;
+    pub(crate) use super::mkfs_fat::MkfsFat;
     pub(crate) use super::mkfs_xfs::MkfsXfs;
+}
+
+/// Stages that assemblers make disks of them with.
+pub(crate) mod disks {
+    pub(crate) use super::qemu::Qemu;
+    pub(crate) use super::sfdisk::Sfdisk;
+    pub(crate) use super::xz::Xz;
 }
 
 /// Stages that tests of devices and mounts use.
