@@ -24,7 +24,7 @@ case "$*" in
     if [ -e DIRECTORY/fail ]; then cat DIRECTORY/fail >&2; exit 2; fi
     mkdir -p DIRECTORY/block/dm-7/dm
     echo "$name" >DIRECTORY/block/dm-7/dm/name
-    echo NUMBER >DIRECTORY/block/dm-7/dev
+    cp DIRECTORY/number DIRECTORY/block/dm-7/dev
     ;;
 "remove --deferred "*)
     if [ -e DIRECTORY/busy ]; then exit 0; fi
@@ -85,8 +85,8 @@ impl Fixture {
             mknodat(CWD, &node, FileType::BlockDevice, Mode::RUSR | Mode::WUSR, number).expect("root");
         }
         let number = format!("{LOOP_MAJOR}:{}", second.number());
-        let tool =
-            TOOL.replace("DIRECTORY", directory.path().to_str().expect("UTF-8")).replace("NUMBER", &number);
+        fs::write(at("number"), number).expect("a number");
+        let tool = TOOL.replace("DIRECTORY", directory.path().to_str().expect("UTF-8"));
         for name in ["bin/cryptsetup", "bin/dmsetup"] {
             fs::write(at(name), &tool).expect("a script");
             fs::set_permissions(at(name), fs::Permissions::from_mode(0o755)).expect("a mode");
@@ -144,6 +144,11 @@ impl Fixture {
     /// Has the tools fail.
     pub(super) fn fail(&self, message: &str) {
         fs::write(self.at("fail"), message).expect("written");
+    }
+
+    /// Has mappings be this device.
+    pub(super) fn give_number(&self, number: &str) {
+        fs::write(self.at("number"), number).expect("written");
     }
 
     /// Has the kernel keep mappings that it was told to remove.

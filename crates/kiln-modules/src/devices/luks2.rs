@@ -173,6 +173,21 @@ mod tests {
         fixture.end();
     }
 
+    /// Made, but of no use here: it is removed again.
+    #[test]
+    fn root_a_mapping_that_cannot_be_held_is_removed() {
+        let fixture = Fixture::new(32 << 20);
+        fixture.give_number("120:0");
+        let options = secret();
+        let error =
+            open(&fixture.request(&options), fixture.host()).err().expect("no such device").to_string();
+        assert!(error.starts_with("cannot open `"), "{error}");
+        let called = fixture.called();
+        assert!(called[1].starts_with("dmsetup remove --deferred osbuild-luks-"), "{called:?}");
+        assert_eq!((called.len(), fixture.locks()), (2, Vec::new()));
+        fixture.end();
+    }
+
     #[test]
     fn root_a_mapping_that_stays_busy_is_an_error() {
         let fixture = Fixture::new(32 << 20);

@@ -206,26 +206,18 @@ impl Mapping {
         let inhibitor =
             UdevInhibitor::for_mapping(&host.locks, name).map_err(|error| host::invalid(&error))?;
         let made = make.output().map_err(tool_error);
-        // The tools make it. The build root has its own, if any.
-        let _ = fs::remove_file(dev.join("mapper/control"));
+        remove_control(dev);
         made?;
-        let found = host.mappings().into_iter().find(|mapping| mapping.name == name);
-        let number = found.as_ref().and_then(Seen::number);
-        let number = number
-            .ok_or_else(|| ModuleError::invalid(format!("the kernel does not know the mapping `{name}`")))?;
         let mut nodes = Nodes::new();
-        let node = format!("mapper/{name}");
-        nodes.make(dev, &node, number.0, number.1)?;
-        let path = dev.join(&node);
-        let opened = File::open(&path).map_err(ModuleError::io("open", &path));
-        let deferred = host.defer(name, dev);
-        let _ = fs::remove_file(dev.join("mapper/control"));
-        let held = opened?;
-        deferred?;
-        // A tool that removes a mapping removes its node at once, even if the mapping stays for a while.
-        let mut mapping = Self { nodes, held, inhibitor, name: name.to_owned(), number, host };
-        mapping.add_node(dev, &node)?;
-        Ok(mapping)
+        match hold(&host, name, dev, &mut nodes) {
+            Ok((number, held)) => Ok(Self { nodes, held, inhibitor, name: name.to_owned(), number, host }),
+            Err(error) => {
+                // Best effort: the error is the one to be told. Nobody else can have a mapping of this name.
+                let _ = host.defer(name, dev);
+                remove_control(dev);
+                Err(error)
+            }
+        }
     }
 
     pub(super) fn number(&self) -> (u32, u32) {
@@ -263,6 +255,29 @@ impl Mapping {
         drop(inhibitor);
         synced
     }
+}
+
+/// Opens a mapping that has just been made, and has the kernel remove it when it is closed.
+fn hold(host: &Host, name: &str, dev: &Path, nodes: &mut Nodes) -> Result<((u32, u32), File), ModuleError> {
+    let found = host.mappings().into_iter().find(|mapping| mapping.name == name);
+    let number = found.as_ref().and_then(Seen::number);
+    let unknown = || ModuleError::invalid(format!("the kernel does not know the mapping `{name}`"));
+    let (major, minor) = number.ok_or_else(unknown)?;
+    let node = format!("mapper/{name}");
+    nodes.make(dev, &node, major, minor)?;
+    let path = dev.join(&node);
+    let held = File::open(&path).map_err(ModuleError::io("open", &path))?;
+    host.defer(name, dev)?;
+    remove_control(dev);
+    // A tool that removes a mapping removes its node at once, even if the mapping stays for a while.
+    nodes.make(dev, &node, major, minor)?;
+    Ok(((major, minor), held))
+}
+
+/// The tools make the node that they need to make mappings. The build root's programs make their own, if they may.
+fn remove_control(dev: &Path) {
+    // Best effort: it is in nobody's way.
+    let _ = fs::remove_file(dev.join("mapper/control"));
 }
 
 /// The number of the block device that a node is, and whether it refuses writes.

@@ -45,7 +45,9 @@ impl Nodes {
             }
             result => result.map_err(|errno| ModuleError::io("make the device node", &path)(errno.into()))?,
         }
-        self.paths.push(path);
+        if !self.paths.contains(&path) {
+            self.paths.push(path);
+        }
         Ok(())
     }
 }
