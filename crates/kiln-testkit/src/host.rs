@@ -34,6 +34,8 @@ pub const QEMU: Need = Need::new("qemu-system-x86_64", "qemu-system-x86");
 pub const VIRTIOFSD: Need = Need::new("/usr/lib/qemu/virtiofsd", "qemu-system-common");
 /// Mounts disk images.
 pub const SYSTEMD_DISSECT: Need = Need::new("systemd-dissect", "systemd-container");
+/// Firmware of virtual machines that boot by UEFI.
+pub const OVMF: Need = Need::new("/usr/share/OVMF/OVMF_CODE_4M.fd", "ovmf");
 /// The converter of disk images.
 pub const QEMU_IMG: Need = Need::new("qemu-img", "qemu-utils");
 
@@ -96,6 +98,7 @@ pub const TESTS: &[Need] = &[
     SHIM,
     EFI_STUB,
     Need::new("/usr/lib/systemd/boot/efi/systemd-bootx64.efi", "systemd-boot-efi"),
+    OVMF,
     Need::new("/usr/share/grub/unicode.pf2", "grub-common"),
     Need::new("/usr/share/zoneinfo/Europe/Berlin", "tzdata"),
     Need::new("blkid", "util-linux"),

@@ -1,6 +1,6 @@
 //! Boots a disk image in a virtual machine and checks that the system comes up and goes down.
 //!
-//! The machine is QEMU's `pc` with its firmware (`SeaBIOS`), 1 GiB of memory, two processors, the image as a virtio
+//! The machine is QEMU's `pc` with `SeaBIOS` or OVMF (UEFI) for a firmware, 1 GiB of memory, two processors, the image as a virtio
 //! disk that is never written to, a network card that reaches nobody, and the first serial port as its only
 //! console. Nothing here waits for a fixed time: every step waits for an event, all together have one deadline.
 //!
@@ -42,7 +42,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 pub use error::BootError;
-pub use machine::{Accelerator, Machine};
+pub use machine::{Accelerator, Firmware, Machine};
 pub use report::BootReport;
 
 /// How long a system may take from power-on to power-off: an emulated processor on a busy machine needs about
@@ -58,12 +58,21 @@ pub struct Expectation {
     pub user: String,
     /// How long the system may take from power-on to power-off.
     pub deadline: Duration,
+    /// What starts the boot loader.
+    pub firmware: Firmware,
 }
 
 impl Expectation {
     /// Expects a host name and an account, within the usual time.
     pub fn new(hostname: impl Into<String>, user: impl Into<String>) -> Self {
-        Self { hostname: hostname.into(), user: user.into(), deadline: DEADLINE }
+        let firmware = Firmware::Bios;
+        Self { hostname: hostname.into(), user: user.into(), deadline: DEADLINE, firmware }
+    }
+
+    /// The same, with another firmware.
+    #[must_use]
+    pub fn with(self, firmware: Firmware) -> Self {
+        Self { firmware, ..self }
     }
 }
 
@@ -73,7 +82,7 @@ impl Expectation {
 /// must be as expected, and the system must follow its power button in the time that is left.
 pub fn check_boot(image: &Path, expectation: &Expectation) -> Result<BootReport, BootError> {
     let deadline = Instant::now() + expectation.deadline;
-    let mut machine = Machine::start(image)?;
+    let mut machine = Machine::start(image, expectation.firmware)?;
     let report = machine.report(deadline)?;
     let faults = report.faults(expectation);
     if !faults.is_empty() {

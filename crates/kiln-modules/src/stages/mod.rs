@@ -19,6 +19,7 @@ mod discinfo;
 mod dmverity;
 mod erofs;
 pub(crate) mod error;
+mod fat;
 mod fix_bls;
 mod fstab;
 mod groups;
@@ -77,6 +78,7 @@ mod zstd;
 /// All native stages, sorted by name.
 pub(crate) const STAGES: &[StageModule] = &[
     StageModule::of::<deb::InstallDebs>(),
+    StageModule::of::<fat::Fat>(),
     StageModule::of::<bootctl_install_root::BootctlInstallRoot>(),
     StageModule::of::<btrfs_subvol::BtrfsSubvol>(),
     StageModule::of::<buildstamp::Buildstamp>(),

@@ -14,18 +14,30 @@ pub enum Output {
     Raw,
     /// A compressed disk image for QEMU.
     Qcow2,
+    /// A disk image for VMware, compressed and in one file (`streamOptimized`).
+    Vmdk,
+    /// A disk image for Hyper-V.
+    Vhdx,
     /// An archive of the root tree.
     Tar,
 }
 
 impl Output {
-    const ALL: [(&str, Self); 3] = [("raw", Self::Raw), ("qcow2", Self::Qcow2), ("tar", Self::Tar)];
+    const ALL: [(&str, Self); 5] = [
+        ("raw", Self::Raw),
+        ("qcow2", Self::Qcow2),
+        ("vmdk", Self::Vmdk),
+        ("vhdx", Self::Vhdx),
+        ("tar", Self::Tar),
+    ];
 
     /// The word for it in `outputs`; also the ending of its file name.
     pub fn name(self) -> &'static str {
         match self {
             Self::Raw => "raw",
             Self::Qcow2 => "qcow2",
+            Self::Vmdk => "vmdk",
+            Self::Vhdx => "vhdx",
             Self::Tar => "tar",
         }
     }
@@ -33,6 +45,36 @@ impl Output {
     /// Whether it is a disk image, which has a boot loader and a kernel.
     pub fn is_disk(self) -> bool {
         self != Self::Tar
+    }
+}
+
+/// The firmware that a disk boots with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Boot {
+    /// That of a PC of old, with GRUB in a partition of its own.
+    Bios,
+    /// UEFI, with GRUB on an EFI system partition.
+    Uefi,
+    /// Either.
+    Hybrid,
+}
+
+impl Boot {
+    const ALL: &[(&str, Self)] = if cfg!(target_arch = "x86_64") {
+        &[("bios", Self::Bios), ("uefi", Self::Uefi), ("hybrid", Self::Hybrid)]
+    } else {
+        &[("uefi", Self::Uefi)]
+    };
+
+    /// What a definition that says nothing gets.
+    const DEFAULT: Self = if cfg!(target_arch = "x86_64") { Self::Bios } else { Self::Uefi };
+
+    pub(crate) fn has_bios(self) -> bool {
+        self != Self::Uefi
+    }
+
+    pub(crate) fn has_uefi(self) -> bool {
+        self != Self::Bios
     }
 }
 
@@ -67,6 +109,8 @@ pub(crate) struct Settings {
     pub(crate) source_epoch: Option<u64>,
     pub(crate) disk_size: Option<Placed<u64>>,
     pub(crate) root: FileSystem,
+    pub(crate) boot: Boot,
+    pub(crate) swap_size: Option<u64>,
     pub(crate) recommends: bool,
     pub(crate) repositories: Vec<Placed<String>>,
 }
@@ -82,6 +126,8 @@ pub(super) fn read(
         source_epoch: None,
         disk_size: customizations.disk_size.clone(),
         root: FileSystem::Ext4,
+        boot: Boot::DEFAULT,
+        swap_size: None,
         recommends: false,
         repositories: Vec::new(),
     };
@@ -95,6 +141,16 @@ pub(super) fn read(
         settings.disk_size = once("disk-size", "disk.minsize", settings.disk_size, size, report);
         let here = table.string("root-filesystem", report);
         root = once("root-filesystem", "disk.partitions.fs_type", root, here, report);
+        if let Some(name) = table.string("boot", report) {
+            settings.boot = choice(&name, "firmware", Boot::ALL, report)?;
+        }
+        if let Some(swap) = size::size(&mut table, "swap-size", report) {
+            if settings.disk_size.as_ref().is_some_and(|disk| disk.value <= swap.value) {
+                let hint = "make `disk-size` larger, or leave it out".to_owned();
+                report.add(swap.span, "the swap space leaves no room on the disk", Some(hint));
+            }
+            settings.swap_size = Some(swap.value);
+        }
         settings.recommends = table.boolean("recommends", report).unwrap_or_default();
         settings.repositories = table.strings("repositories", report);
         for repository in &settings.repositories {

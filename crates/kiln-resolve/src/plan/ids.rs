@@ -20,3 +20,15 @@ pub(super) fn uuid(definition: &Definition, part: &str) -> String {
 pub(super) fn root(definition: &Definition) -> String {
     uuid(definition, "root file system")
 }
+
+/// The serial number of the EFI system partition's file system, as the system shows it: `7B77-95E7`.
+pub(super) fn esp(definition: &Definition) -> String {
+    let number = serial(definition);
+    let (high, low) = number.split_at(4);
+    format!("{high}-{low}")
+}
+
+/// The same, as it is when the file system is made.
+pub(super) fn serial(definition: &Definition) -> String {
+    uuid(definition, "EFI system partition's file system").chars().take(8).collect::<String>().to_uppercase()
+}

@@ -3,14 +3,16 @@
 //! ```text
 //! build   the tools' packages               (built on the host)
 //! tree    the image's packages, then the customizations
-//! image   a disk: partition table, file system, tree, boot loader   (output raw, qcow2)
-//! qcow2   the disk, converted               (output qcow2)
+//! esp     the EFI system partition's content   (boot uefi, hybrid)
+//! image   a disk: partition table, file systems, tree, boot loader  (all outputs but tar)
+//! qcow2   the disk, converted               (output qcow2; vmdk and vhdx alike)
 //! tar     the tree, archived                (output tar)
 //! ```
 //!
 //! Pure: nothing here reads a clock, a file or a random number. UUIDs and salts are derived from the definition.
 
 mod disk;
+mod esp;
 mod files;
 mod ids;
 mod packages;
@@ -61,6 +63,9 @@ pub(crate) fn manifest(
     add("tree", tree::stages(definition, image, &mut sources)?);
     let outputs = definition.outputs();
     if outputs.iter().any(|output| output.is_disk()) {
+        if definition.kiln.boot.has_uefi() {
+            add("esp", esp::stages(definition, &mut sources));
+        }
         add("image", disk::stages(definition, image));
     }
     let mut exports = Vec::new();
@@ -68,9 +73,9 @@ pub(crate) fn manifest(
         let file = format!("{}.{}", definition.file_stem(), output.name());
         let pipeline = match output {
             Output::Raw => "image",
-            Output::Qcow2 => {
-                add("qcow2", vec![disk::qcow2(definition, &file)]);
-                "qcow2"
+            Output::Qcow2 | Output::Vmdk | Output::Vhdx => {
+                add(output.name(), vec![disk::converted(definition, *output, &file)]);
+                output.name()
             }
             Output::Tar => {
                 add("tar", vec![tar(&file)]);

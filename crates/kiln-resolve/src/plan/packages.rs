@@ -5,6 +5,7 @@
 
 use serde_json::{Value, json};
 
+use super::esp;
 use super::sources::Sources;
 use crate::apt::Record;
 use crate::definition::{Definition, FileSystem, Output};
@@ -64,9 +65,15 @@ pub(crate) fn build_packages(definition: &Definition) -> Vec<String> {
     }
     let outputs = definition.outputs();
     if outputs.iter().any(|output| output.is_disk()) {
-        packages.extend(["fdisk", "grub-common", "grub-pc-bin", tools(definition.kiln.root)]);
+        packages.extend(["fdisk", tools(definition.kiln.root)]);
+        if definition.kiln.boot.has_bios() {
+            packages.extend(["grub-common", "grub-pc-bin"]);
+        }
+        if definition.kiln.boot.has_uefi() {
+            packages.push(esp::PACKAGE);
+        }
     }
-    if outputs.contains(&Output::Qcow2) {
+    if outputs.iter().any(|output| output.is_disk() && *output != Output::Raw) {
         packages.push("qemu-utils");
     }
     packages.into_iter().map(str::to_owned).collect()

@@ -3,7 +3,7 @@
 use serde_json::{Map, Value, json};
 
 use super::sources::Sources;
-use super::{files, ids, packages, stage, tree_of, users};
+use super::{esp, files, ids, packages, stage, tree_of, users};
 use crate::ResolveError;
 use crate::apt::Record;
 use crate::definition::{Definition, FileSystem};
@@ -28,16 +28,25 @@ pub(super) fn stages(
     stages.extend(users::stages(definition)?);
     if disk {
         // The boot loader loads the rest of itself from the image.
-        stages.push(json!({
-            "type": "org.osbuild.mkdir",
-            "options": { "paths": [{ "path": "/boot/grub", "parents": true, "exist_ok": true }] },
-        }));
+        let boot = definition.kiln.boot;
+        let mut directories = vec!["/boot/grub"];
+        directories.extend(boot.has_uefi().then_some(esp::MOUNT_POINT));
+        let directories = directories.into_iter();
+        let paths: Vec<_> =
+            directories.map(|path| json!({ "path": path, "parents": true, "exist_ok": true })).collect();
+        stages.push(stage("org.osbuild.mkdir", json!({ "paths": paths })));
+        let platforms = [(boot.has_bios(), "i386-pc"), (boot.has_uefi(), esp::PLATFORM)];
+        let paths: Vec<_> = platforms
+            .iter()
+            .filter(|(wanted, _)| *wanted)
+            .map(|(_, platform)| {
+                json!({ "from": format!("input://build/usr/lib/grub/{platform}"), "to": "tree:///boot/grub/" })
+            })
+            .collect();
         stages.push(json!({
             "type": "org.osbuild.copy",
             "inputs": { "build": tree_of("build") },
-            "options": {
-                "paths": [{ "from": "input://build/usr/lib/grub/i386-pc", "to": "tree:///boot/grub/" }],
-            },
+            "options": { "paths": paths },
         }));
     }
     stages.extend(files::stages(definition, disk, sources));
@@ -46,14 +55,22 @@ pub(super) fn stages(
         // The checkers of the other two are no-ops by design.
         let pass = if definition.kiln.root == FileSystem::Ext4 { 1 } else { 0 };
         let kind = definition.kiln.root.name();
-        stages.push(stage(
-            "org.osbuild.fstab",
-            json!({
-                "filesystems": [
-                    { "uuid": root, "path": "/", "vfs_type": kind, "options": "defaults", "passno": pass },
-                ],
-            }),
-        ));
+        let mut filesystems = vec![
+            json!({ "uuid": root, "path": "/", "vfs_type": kind, "options": "defaults", "passno": pass }),
+        ];
+        if definition.kiln.boot.has_uefi() {
+            filesystems.push(json!({
+                "uuid": ids::esp(definition), "path": esp::MOUNT_POINT, "vfs_type": "vfat",
+                "options": "umask=0077",
+            }));
+        }
+        if definition.kiln.swap_size.is_some() {
+            filesystems.push(json!({
+                "uuid": ids::uuid(definition, "swap space"), "path": "none", "vfs_type": "swap",
+                "options": "defaults",
+            }));
+        }
+        stages.push(stage("org.osbuild.fstab", json!({ "filesystems": filesystems })));
         stages.push(stage(
             "org.osbuild.kernel-cmdline",
             json!({ "root_fs_uuid": root, "kernel_opts": files::kernel_options(definition) }),

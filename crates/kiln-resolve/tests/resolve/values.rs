@@ -279,13 +279,37 @@ root-filesystem = "ext3"
      --> image.toml:3:20
     3 | outputs = ["qcow", "iso", "tar"]
       |                    ^^^^^
-    hint: there are `raw`, `qcow2`, `tar`
+    hint: there are `raw`, `qcow2`, `vmdk`, `vhdx`, `tar`
 
     unknown file system `ext3`
      --> image.toml:4:19
     4 | root-filesystem = "ext3"
       |                   ^^^^^^
     hint: did you mean `ext4`?
+    "#);
+}
+
+#[cfg(target_arch = "x86_64")]
+#[test]
+fn firmware_and_swap_space_make_sense() {
+    let text = r#"[kiln]
+boot = "efi"
+swap-size = "2 GiB"
+disk-size = "2 GiB"
+"#;
+    assert_snapshot!(customized(text), @r#"
+    unknown firmware `efi`
+     --> image.toml:3:8
+    3 | boot = "efi"
+      |        ^^^^^
+    hint: did you mean `uefi`?
+    "#);
+    assert_snapshot!(customized(&text.replace("efi", "uefi")), @r#"
+    the swap space leaves no room on the disk
+     --> image.toml:4:13
+    4 | swap-size = "2 GiB"
+      |             ^^^^^^^
+    hint: make `disk-size` larger, or leave it out
     "#);
 }
 
@@ -299,7 +323,7 @@ outputs = []
      --> image.toml:3:11
     3 | outputs = []
       |           ^^
-    hint: name some of `raw`, `qcow2`, `tar`
+    hint: name some of `raw`, `qcow2`, `vmdk`, `vhdx`, `tar`
     "#);
 }
 

@@ -69,6 +69,31 @@ impl fmt::Display for Accelerator {
     }
 }
 
+/// What starts the boot loader.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Firmware {
+    /// That of a PC of old: the emulator's own.
+    Bios,
+    /// UEFI without Secure Boot, of the package `ovmf`: [`OVMF`](crate::host::OVMF).
+    Uefi,
+}
+
+impl Firmware {
+    fn arguments(self) -> Vec<String> {
+        match self {
+            Self::Bios => Vec::new(),
+            // What the firmware notes is thrown away, too: each boot is the first one.
+            Self::Uefi => [("CODE", "readonly=on"), ("VARS", "snapshot=on")]
+                .iter()
+                .flat_map(|(part, option)| {
+                    let file = format!("/usr/share/OVMF/OVMF_{part}_4M.fd");
+                    ["-drive".to_owned(), format!("if=pflash,format=raw,{option},file={file}")]
+                })
+                .collect(),
+        }
+    }
+}
+
 /// A running virtual machine; dropping it ends it.
 #[derive(Debug)]
 pub struct Machine {
@@ -81,7 +106,7 @@ pub struct Machine {
 
 impl Machine {
     /// Starts a machine with a raw or qcow2 image as its disk; what the guest writes is thrown away.
-    pub fn start(image: &Path) -> Result<Self, BootError> {
+    pub fn start(image: &Path, firmware: Firmware) -> Result<Self, BootError> {
         let format =
             format_of(image).map_err(|source| BootError::Image { path: image.to_owned(), source })?;
         let accelerator = Accelerator::choose();
@@ -97,6 +122,7 @@ impl Machine {
             // Without graphics the firmware and the boot loader speak on the serial port, too.
             .args(["-machine", "pc,graphics=off", "-m", "1024", "-smp", "2"])
             .args(accelerator.arguments())
+            .args(firmware.arguments())
             .args(["-chardev", "socket,id=control,fd=0", "-mon", "chardev=control,mode=control"])
             .args(["-chardev", "socket,id=console,fd=1", "-serial", "chardev:console"])
             .args(["-netdev", "user,id=net,restrict=on"])

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use kiln_testkit::host;
-use kiln_testkit::vm::{Expectation, check_boot};
+use kiln_testkit::vm::{Expectation, Firmware, check_boot};
 
 use crate::world::{World, finish, names};
 
@@ -32,7 +32,7 @@ fn kiln(world: &World, arguments: &[&str]) {
 
 #[test]
 fn root_debian_image_boots() {
-    if !host::provided("booting an image", host::DEMO) {
+    if !host::provided("booting an image", &[host::QEMU, host::OVMF]) {
         return;
     }
     let world = World::new();
@@ -50,8 +50,10 @@ fn root_debian_image_boots() {
         .filter(|path| path.extension().is_some_and(|extension| extension == "qcow2"))
         .collect();
     let [image] = images.as_slice() else { panic!("one qcow2 image, not {images:?}") };
-    check_boot(image, &Expectation::new("kiln-debian", "admin"))
-        .unwrap_or_else(|error| panic!("the image does not boot: {error}"));
+    for firmware in [Firmware::Bios, Firmware::Uefi] {
+        check_boot(image, &Expectation::new("kiln-debian", "admin").with(firmware))
+            .unwrap_or_else(|error| panic!("the image does not boot with {firmware:?}: {error}"));
+    }
     world.assert_nothing_left();
     world.assert_sound();
 }
