@@ -110,6 +110,7 @@ pub const TESTS: &[Need] = &[
     Need::new("cpio", "cpio"),
     CRYPTSETUP,
     crate::registry::REGISTRY,
+    Need::new("dmsetup", "dmsetup"),
     DOT,
     Need::new("dpkg-deb", "dpkg"),
     FISH,

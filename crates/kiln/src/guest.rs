@@ -10,7 +10,7 @@ use std::path::Path;
 use std::process::{Command, ExitCode, Stdio};
 use std::sync::atomic::AtomicBool;
 
-use kiln_sandbox::guest::{Guest, GuestError, GuestPlan, Kernel, Task};
+use kiln_sandbox::guest::{Guest, GuestError, GuestPlan, Kernel, PROGRAM, Task};
 use serde_json::{Value, json};
 
 use crate::error::{CliError, CliResult, Kind, chain};
@@ -50,8 +50,12 @@ pub(crate) fn task() -> ExitCode {
         if let Some(program) = task.told.get(RUN).cloned() {
             return run_in_guest(&task, &program);
         }
-        let unknown = json!({"failed": "the task is not known"});
-        task.send(&unknown)?;
+        let wrong = match kiln_engine::run::serve(&mut task, Path::new(PROGRAM), vm::index) {
+            Ok(true) => return Ok(()),
+            Ok(false) => "the task is not known".to_owned(),
+            Err(error) => chain(&error),
+        };
+        task.send(&json!({"failed": wrong}))?;
         // Ends with the machine.
         task.receive().map(|_| ())
     };
@@ -117,7 +121,7 @@ fn run_words(arguments: &[OsString]) -> CliResult<ExitCode> {
     }
     let directory = std::env::current_dir().map_err(|error| environment_error(&error))?;
     let interrupted = signals::interrupted().map_err(|error| environment_error(&error))?;
-    let machine = vm::Arguments::default().machine()?;
+    let machine = vm::VmArguments::default().machine()?;
     let system = machine.kernels.as_deref().unwrap_or(Path::new("/"));
     let kernel = Kernel::find(&[system]).map_err(|error| guest_error(&error))?;
     let environment: BTreeMap<String, String> = settings::source_environment();

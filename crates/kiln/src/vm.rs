@@ -2,9 +2,14 @@
 
 use std::path::PathBuf;
 
-use clap::Args;
+use clap::{Args, Parser};
+use kiln_engine::index::Index;
+use kiln_engine::run::Guests;
 use kiln_sandbox::guest::{Accelerator, Hardware};
 
+use serde_json::{Value, json};
+
+use crate::command::library::LibraryArguments;
 use crate::command::size::parse_bytes;
 use crate::error::{CliError, CliResult, Kind};
 use crate::settings;
@@ -22,9 +27,9 @@ pub(crate) const ACCELERATOR: &str = "KILN_VM_ACCEL";
 
 /// What virtual machines have.
 #[derive(Clone, Debug, Default, Args)]
-pub(crate) struct Arguments {
-    /// Directory with the kernel of virtual machines, as `boot/vmlinuz-…` and `lib/modules/…`; by default that of the build root, or one
-    /// of this machine; also by the variable `KILN_VM_KERNEL`
+pub(crate) struct VmArguments {
+    /// Directory with `boot/vmlinuz-…` and `lib/modules/…` of virtual machines; that of the build root, or one of this machine, if left
+    /// out; also by the variable `KILN_VM_KERNEL`
     #[arg(long, value_name = "DIRECTORY")]
     vm_kernel: Option<PathBuf>,
     /// Memory of a virtual machine: bytes, or with a unit as `4GiB`; also by the variable `KILN_VM_MEMORY` [default: 3GiB]
@@ -35,6 +40,9 @@ pub(crate) struct Arguments {
     vm_processors: Option<usize>,
 }
 
+/// What modules' programs in a machine see of the environment: where programs and packages are found.
+const ENVIRONMENT: [&str; 2] = ["PATH", "PYTHONPATH"];
+
 /// A machine, and where its kernel is looked for.
 #[derive(Clone, Debug)]
 pub(crate) struct Machine {
@@ -42,7 +50,7 @@ pub(crate) struct Machine {
     pub(crate) kernels: Option<PathBuf>,
 }
 
-impl Arguments {
+impl VmArguments {
     /// What options and environment say together; options go before.
     pub(crate) fn machine(&self) -> CliResult<Machine> {
         let mut hardware = Hardware::usual();
@@ -61,6 +69,44 @@ impl Arguments {
         let kernels = self.vm_kernel.clone().or_else(|| settings::variable(KERNEL).map(PathBuf::from));
         Ok(Machine { hardware, kernels })
     }
+
+    /// The pipelines that are built in machines; none if none is.
+    pub(crate) fn guests(
+        &self,
+        pipelines: &[String],
+        library: &LibraryArguments,
+    ) -> CliResult<Option<Guests>> {
+        if pipelines.is_empty() {
+            return Ok(None);
+        }
+        let Machine { hardware, kernels } = self.machine()?;
+        let mut environment = settings::source_environment();
+        environment.retain(|name, _| ENVIRONMENT.contains(&name.as_str()));
+        let words: Vec<_> =
+            library.words()?.into_iter().map(|word| word.to_string_lossy().into_owned()).collect();
+        Ok(Some(Guests { pipelines: pipelines.to_vec(), hardware, kernels, environment, told: json!(words) }))
+    }
+}
+
+/// The error where a shell is wanted in a machine, which has no terminal.
+pub(crate) fn no_shells() -> CliError {
+    CliError::new(Kind::Usage, "there are no shells in virtual machines")
+        .hint("leave out either `--in-vm` or `--break` and `--break-on-failure`")
+}
+
+/// What is told in a machine.
+#[derive(Debug, Parser)]
+struct Told {
+    #[command(flatten)]
+    library: LibraryArguments,
+}
+
+/// The modules there are in a machine: the same as on the host, which has told where they are.
+pub(crate) fn index(told: &Value) -> Result<Index, String> {
+    let words: Vec<String> = serde_json::from_value(told.clone()).map_err(|error| error.to_string())?;
+    let told = Told::try_parse_from(std::iter::once("kiln".to_owned()).chain(words))
+        .map_err(|error| error.to_string())?;
+    told.library.index().map_err(|error| error.message)
 }
 
 fn variable<T>(name: &str, parse: fn(&str) -> Result<T, String>) -> CliResult<Option<T>> {

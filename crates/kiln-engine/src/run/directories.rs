@@ -14,11 +14,10 @@ use std::path::{Path, PathBuf};
 
 use kiln_api::ModuleError;
 use kiln_sandbox::{Dev, SandboxError, prepare_dev};
-use kiln_store::cache::TemporaryDirectory;
-use kiln_store::object::ObjectStore;
 use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
 
 use super::RunError;
+use super::workplace::{Temporary, Trees};
 
 /// The directory of device directories below the run directory.
 const DEV: &str = "dev";
@@ -36,12 +35,12 @@ pub(super) struct Directories {
     // The device nodes go before the directory they are mounted on.
     _nodes: Dev,
     _dev: tempfile::TempDir,
-    _base: TemporaryDirectory,
+    _base: Temporary,
 }
 
 impl Directories {
-    pub(super) fn create(store: &ObjectStore, rundir: &Path) -> Result<Self, RunError> {
-        let base = store.tempdir("buildroot-tmp-")?;
+    pub(super) fn create(trees: Trees<'_>, rundir: &Path) -> Result<Self, RunError> {
+        let base = trees.tempdir("buildroot-tmp-")?;
         let make = |name: &str| {
             let path = base.path().join(name);
             std::fs::create_dir(&path).map(|()| path.clone()).map_err(RunError::io("create directory", &path))

@@ -6,7 +6,6 @@
 use std::cell::RefCell;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use kiln_api::ModuleError;
@@ -14,16 +13,15 @@ use kiln_api::device::{Device, DeviceRequest, OpenDevice};
 use kiln_api::input::{Input, InputRequest, Store};
 use kiln_api::module::Kind;
 use kiln_api::mount::{Mount, MountRequest, Mounted};
-use kiln_store::cache::TemporaryDirectory;
-use kiln_store::object::{self, ObjectError, ObjectStore};
 use rustix::mount::{MountFlags, UnmountFlags, mount_bind_recursive, mount_remount, unmount};
 use serde_json::{Map, Value};
 
 use super::directories::Directories;
+use super::workplace::{HeldTree, Temporary, Trees};
 use crate::host::{External, ExternalDevice, ExternalInput, ExternalMount, Log};
 use crate::index::{Index, Origin};
+use crate::manifest::Stage;
 use crate::manifest::json::{Json, Object, to_map};
-use crate::manifest::{Manifest, Pipeline, Stage};
 
 /// Where a build root shows inputs.
 const INPUTS: &str = "/run/osbuild/inputs";
@@ -300,25 +298,10 @@ fn inside(path: &Path, root: &Path, shown: &str) -> Result<String, ModuleError> 
 /// What inputs have mounted and made.
 #[derive(Default)]
 struct InputStoreState {
-    trees: RefCell<Vec<(TreeMount, Arc<object::Object>)>>,
+    trees: RefCell<Vec<(TreeMount, HeldTree)>>,
     binds: RefCell<Vec<TreeMount>>,
-    directories: RefCell<Vec<TemporaryDirectory>>,
-    read: RefCell<Vec<Arc<object::Object>>>,
-}
-
-/// The trees of a manifest's pipelines, by id.
-#[derive(Clone, Copy)]
-pub(super) struct Trees<'a> {
-    pub(super) manifest: &'a Manifest,
-    pub(super) store: &'a ObjectStore,
-}
-
-impl Trees<'_> {
-    /// The object of the pipeline that an id refers to.
-    fn get(self, id: &str) -> Result<Option<Arc<object::Object>>, ObjectError> {
-        let recipe = self.manifest.pipeline_by_id(id).map_or("", Pipeline::recipe);
-        self.store.get((id, recipe))
-    }
+    directories: RefCell<Vec<Temporary>>,
+    read: RefCell<Vec<HeldTree>>,
 }
 
 /// The object store as inputs see it.
@@ -330,25 +313,25 @@ struct InputStore<'a> {
 impl Store for InputStore<'_> {
     fn read_tree(&self, id: &str) -> Result<Option<PathBuf>, ModuleError> {
         let found = self.trees.get(id).map_err(|error| ModuleError::invalid(crate::chain(&error)))?;
-        Ok(found.map(|object| {
-            let path = object.tree().to_owned();
-            self.state.read.borrow_mut().push(object);
+        Ok(found.map(|tree| {
+            let path = tree.path().to_owned();
+            self.state.read.borrow_mut().push(tree);
             path
         }))
     }
 
     fn read_tree_at(&self, id: &str, target: &Path, subtree: Option<&str>) -> Result<bool, ModuleError> {
-        let object = match self.trees.get(id) {
-            Ok(Some(object)) => object,
+        let tree = match self.trees.get(id) {
+            Ok(Some(tree)) => tree,
             Ok(None) => return Ok(false),
             Err(error) => return Err(ModuleError::invalid(error.to_string())),
         };
-        let mut source = object.tree().to_owned();
+        let mut source = tree.path().to_owned();
         if let Some(subtree) = subtree {
             source.push(kiln_api::location::normalise(Path::new(subtree)));
         }
         let mount = TreeMount::new(&source, target)?;
-        self.state.trees.borrow_mut().push((mount, object));
+        self.state.trees.borrow_mut().push((mount, tree));
         Ok(true)
     }
 
@@ -359,14 +342,14 @@ impl Store for InputStore<'_> {
 
     fn mkdtemp(&self, prefix: &str) -> Result<PathBuf, ModuleError> {
         let directory =
-            self.trees.store.tempdir(prefix).map_err(|error| ModuleError::invalid(error.to_string()))?;
+            self.trees.tempdir(prefix).map_err(|error| ModuleError::invalid(error.to_string()))?;
         let path = directory.path().to_owned();
         self.state.directories.borrow_mut().push(directory);
         Ok(path)
     }
 
     fn source(&self, content_type: &str) -> PathBuf {
-        self.trees.store.sources_dir().join(content_type)
+        self.trees.sources_dir().join(content_type)
     }
 }
 

@@ -12,6 +12,7 @@ mod export;
 mod fetch;
 #[cfg(test)]
 mod fuzz;
+mod guest;
 mod host_side;
 mod output;
 mod pipeline;
@@ -20,6 +21,7 @@ mod remote_loop;
 mod schedule;
 mod shell;
 mod stage;
+mod workplace;
 
 use std::collections::BTreeMap;
 use std::io;
@@ -31,6 +33,7 @@ use std::time::{Duration, Instant};
 use kiln_api::module::Modules;
 use kiln_api::source::ItemResult;
 use kiln_sandbox::SandboxError;
+use kiln_sandbox::guest::GuestError;
 pub use kiln_sandbox::{Ended, Streams};
 use kiln_store::cache::DiskFull;
 use kiln_store::object::{Object, ObjectError, ObjectStore};
@@ -38,6 +41,7 @@ use kiln_store::object::{Object, ObjectError, ObjectStore};
 pub use checkpoint::Checkpoints;
 pub use copy::{CopyContext, copy_sources, sources_of};
 pub use export::Exported;
+pub use guest::{Guests, ServeError, serve};
 pub use shell::{Break, ShellPlace, Shells};
 pub use stage::FULL;
 
@@ -81,6 +85,8 @@ pub struct Context<'a> {
     pub keep_owners: bool,
     /// The shells that the user wants in build roots.
     pub shells: Option<&'a Shells<'a>>,
+    /// The pipelines that are built in virtual machines.
+    pub guests: Option<&'a Guests>,
     /// Set when the user interrupts.
     pub interrupted: &'a AtomicBool,
 }
@@ -184,6 +190,22 @@ pub enum RunError {
         /// Its name.
         name: String,
     },
+    /// There is no virtual machine for a pipeline.
+    #[error("cannot build the pipeline `{pipeline}` in a virtual machine")]
+    Guest {
+        /// The pipeline.
+        pipeline: String,
+        /// The reason.
+        source: GuestError,
+    },
+    /// A run could not go on in a virtual machine.
+    #[error("in the virtual machine of the pipeline `{pipeline}`: {reason}")]
+    InGuest {
+        /// The pipeline.
+        pipeline: String,
+        /// What was said there.
+        reason: String,
+    },
     /// An object that was there when the run was planned has gone.
     #[error("the tree of the pipeline `{pipeline}` has vanished from the cache: another program removed it")]
     Vanished {
@@ -247,6 +269,8 @@ impl RunError {
 enum BuildTree {
     Host,
     Object(Arc<Object>),
+    /// An object that somebody else holds.
+    Told(PathBuf),
 }
 
 impl BuildTree {
@@ -254,11 +278,12 @@ impl BuildTree {
         match self {
             Self::Host => Path::new("/"),
             Self::Object(object) => object.tree(),
+            Self::Told(path) => path,
         }
     }
 
     fn is_object(&self) -> bool {
-        matches!(self, Self::Object(_))
+        !matches!(self, Self::Host)
     }
 }
 
@@ -280,6 +305,14 @@ pub fn run(
             .get(&build.pipeline)
             .map(|own| pipeline::choose_runner(context, own))
             .transpose()?;
+        let guests = context.guests;
+        let own = manifest.pipelines.get(&build.pipeline);
+        if let Some(own) = own.filter(|own| guests.is_some_and(|guests| guests.has(own))) {
+            let pipeline = || own.name.clone();
+            guests
+                .map_or(Ok(()), Guests::check)
+                .map_err(|source| RunError::Guest { pipeline: pipeline(), source })?;
+        }
     }
     if !plan.exports.is_empty()
         && let Some(output) = context.output_directory

@@ -6,8 +6,10 @@ use std::time::Instant;
 use kiln_store::cache::BuildLock;
 use kiln_store::object::{NewObject, Object, ObjectError, Outcome as Kept};
 
+use super::guest::PipelineGuest;
 use super::prepared::{Prepared, PreparedRoots};
 use super::stage::StageRun;
+use super::workplace::Workplace;
 use super::{BuildTree, Context, PipelineResult, RunError};
 use crate::event::{Event, Events};
 use crate::index::{ChosenRunner, Origin};
@@ -45,23 +47,31 @@ pub(super) fn build(
     }
     let todo = pipeline.stages.get(skipped..).unwrap_or_default();
     events(Event::PipelineStarted { pipeline: &pipeline.name, id, stages: todo.len() });
-    // What a runner of the library does is known to nobody but itself: it prepares each build root anew.
-    let prepared = match &runner.origin {
-        Origin::Native => Some(prepared.get(context, &build, &runner.name)?),
-        Origin::Library(_) => None,
-    };
     let mut tree = context.store.new_object((id.as_str(), recipe), pipeline.source_epoch)?;
     tree.note("pipeline", &pipeline.name);
     if let Some(base) = &base {
         tree.init_from(base)?;
     }
     drop(base);
+    // Later than the tree: what is made there counts as made after it was begun.
+    let mut guest = context
+        .guests
+        .filter(|guests| guests.has(pipeline))
+        .map(|guests| PipelineGuest::start(guests, context, pipeline, &build, &runner))
+        .transpose()?;
+    let workplace = Workplace::of(context, manifest);
+    // What a runner of the library does is known to nobody but itself: it prepares each build root anew.
+    let prepared = match &runner.origin {
+        // A virtual machine has its own.
+        _ if guest.is_some() => None,
+        Origin::Native => Some(prepared.get(workplace, &build, &runner.name)?),
+        Origin::Library(_) => None,
+    };
     for (index, stage) in todo.iter().enumerate() {
         events(Event::StageStarted { pipeline: &pipeline.name, index, stage: &stage.name, id: &stage.id });
         let metadata = tree.metadata_path(stage.id.as_str())?;
         let run = StageRun {
-            context,
-            manifest,
+            workplace,
             pipeline,
             build: &build,
             runner: &runner,
@@ -70,7 +80,10 @@ pub(super) fn build(
             metadata: &metadata,
             events,
         };
-        let mut stage_result = run.run(stage)?;
+        let mut stage_result = match &mut guest {
+            Some(guest) => guest.run(&run, stage)?,
+            None => run.run(stage)?,
+        };
         stage_result.metadata = tree.metadata(stage.id.as_str())?;
         events(Event::StageFinished { pipeline: &pipeline.name, result: &stage_result });
         let success = stage_result.success;
@@ -85,6 +98,7 @@ pub(super) fn build(
             warn_if_refused(events, &stage.name, kept);
         }
     }
+    drop(guest);
     let object = if result.failed { None } else { Some(finish(context, tree, pipeline, events)?) };
     drop(lock);
     result.duration = start.elapsed();

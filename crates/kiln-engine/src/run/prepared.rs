@@ -7,12 +7,12 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use kiln_sandbox::{Ended, PrepareRoot, Program, finish_prepared};
-use kiln_store::cache::TemporaryDirectory;
 
-use super::{BuildTree, Context, RunError, directories};
+use super::workplace::{Temporary, Workplace};
+use super::{BuildTree, RunError, directories};
 
 /// A prepared build root; removed when the run ends.
-pub(super) struct Prepared(TemporaryDirectory);
+pub(super) struct Prepared(Temporary);
 
 impl Prepared {
     pub(super) fn path(&self) -> &Path {
@@ -33,7 +33,7 @@ impl PreparedRoots {
     /// The prepared build root for a build tree and a runner.
     pub(super) fn get(
         &self,
-        context: &Context<'_>,
+        workplace: Workplace<'_>,
         build: &BuildTree,
         runner: &str,
     ) -> Result<Arc<Prepared>, RunError> {
@@ -43,26 +43,26 @@ impl PreparedRoots {
         if let Some(prepared) = &*slot {
             return Ok(Arc::clone(prepared));
         }
-        let prepared = Arc::new(prepare(context, build, runner)?);
+        let prepared = Arc::new(prepare(workplace, build, runner)?);
         *slot = Some(Arc::clone(&prepared));
         Ok(prepared)
     }
 }
 
-fn prepare(context: &Context<'_>, build: &BuildTree, runner: &str) -> Result<Prepared, RunError> {
-    let into = context.store.tempdir("prepared-")?;
-    let (directory, _nodes) = directories::dev(context.rundir)?;
+fn prepare(workplace: Workplace<'_>, build: &BuildTree, runner: &str) -> Result<Prepared, RunError> {
+    let into = workplace.trees.tempdir("prepared-")?;
+    let (directory, _nodes) = directories::dev(workplace.rundir)?;
     let plan = PrepareRoot {
         root: build.path(),
         boot: build.is_object(),
         dev: directory.path(),
-        runner: Program { path: context.program, name: runner },
-        terminal: context.terminal,
+        runner: Program { path: workplace.program, name: runner },
+        terminal: workplace.terminal,
         into: into.path(),
     }
     .plan();
     let (mut reader, writer) = std::io::pipe().map_err(RunError::Pipe)?;
-    let running = kiln_sandbox::start(&plan, context.program, writer.as_fd())?;
+    let running = kiln_sandbox::start(&plan, workplace.program, writer.as_fd())?;
     drop(writer);
     let (ended, output) = std::thread::scope(|scope| {
         let output = scope.spawn(move || {
@@ -71,7 +71,7 @@ fn prepare(context: &Context<'_>, build: &BuildTree, runner: &str) -> Result<Pre
             let _ = reader.read_to_end(&mut bytes);
             bytes
         });
-        let ended = running.wait(None, context.interrupted)?;
+        let ended = running.wait(None, workplace.interrupted)?;
         Ok::<_, RunError>((ended, output.join().unwrap_or_default()))
     })?;
     match ended {

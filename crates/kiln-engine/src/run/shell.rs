@@ -134,7 +134,7 @@ impl StageRun<'_> {
         directories: &Directories,
         exceptions: &Exceptions,
     ) -> Result<bool, RunError> {
-        let Some(shells) = self.context.shells else { return Ok(false) };
+        let Some(shells) = self.workplace.shells else { return Ok(false) };
         let Some(moment) = shells.before(stage) else { return Ok(false) };
         let ended = self.shell(shells, stage, moment, directories, exceptions)?;
         match (ended, moment) {
@@ -151,7 +151,7 @@ impl StageRun<'_> {
         directories: &Directories,
         exceptions: &Exceptions,
     ) -> Result<(), RunError> {
-        let Some(shells) = self.context.shells.filter(|shells| shells.after_failure) else { return Ok(()) };
+        let Some(shells) = self.workplace.shells.filter(|shells| shells.after_failure) else { return Ok(()) };
         match self.shell(shells, stage, ShellMoment::AfterFailure, directories, exceptions) {
             Err(RunError::Interrupted) => Err(RunError::Interrupted),
             // The stage's failure is what has to be told.
@@ -182,8 +182,8 @@ impl StageRun<'_> {
             id: &stage.id,
             moment,
         });
-        let running = start_with(&plan, self.context.program, shells.streams)?;
-        match running.wait(None, self.context.interrupted)? {
+        let running = start_with(&plan, self.workplace.program, shells.streams)?;
+        match running.wait(None, self.workplace.interrupted)? {
             Ended::Interrupted => Err(RunError::Interrupted),
             ended => Ok(ended),
         }

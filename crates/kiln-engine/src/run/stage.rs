@@ -10,15 +10,16 @@ use kiln_sandbox::{BuildRoot, Ended, PROC_CMDLINE, Program, StageRoot};
 
 use super::directories::Directories;
 use super::exception::Exceptions;
-use super::host_side::{Host, HostSide, Trees, uses_programs};
+use super::host_side::{Host, HostSide, uses_programs};
 use super::output::Decoder;
 use super::remote_loop::LoopServer;
-use super::{ASSEMBLER, BuildTree, Context, RunError};
+use super::workplace::Workplace;
+use super::{ASSEMBLER, BuildTree, RunError};
 use crate::event::{Event, Events, StageResult};
 use crate::host::{Log, Pump};
 use crate::index::{ChosenRunner, Library, Origin};
 use crate::manifest::json::{Json, Object};
-use crate::manifest::{Manifest, Pipeline, Stage};
+use crate::manifest::{Pipeline, Stage};
 
 /// How much is read from a stage at once.
 const CHUNK: usize = 32 * 1024;
@@ -32,8 +33,7 @@ const LEAST_ROOM: u64 = 64 * 1024;
 
 /// What a stage is run with, beside itself.
 pub(super) struct StageRun<'a> {
-    pub(super) context: &'a Context<'a>,
-    pub(super) manifest: &'a Manifest,
+    pub(super) workplace: Workplace<'a>,
     pub(super) pipeline: &'a Pipeline,
     pub(super) build: &'a BuildTree,
     /// The chosen runner.
@@ -50,7 +50,7 @@ pub(super) struct StageRun<'a> {
 impl StageRun<'_> {
     /// Runs the stage. That it fails is a result, not an error.
     pub(super) fn run(&self, stage: &Stage) -> Result<StageResult, RunError> {
-        if uses_programs(stage, self.context.index) {
+        if uses_programs(stage, self.workplace.index) {
             return Pump::new().during(self.events, |log| self.run_with(stage, log));
         }
         self.run_with(stage, &Log::nowhere())
@@ -58,8 +58,8 @@ impl StageRun<'_> {
 
     fn run_with(&self, stage: &Stage, log: &Log) -> Result<StageResult, RunError> {
         let mut start = Instant::now();
-        let context = self.context;
-        let directories = Directories::create(context.store, context.rundir)?;
+        let workplace = self.workplace;
+        let directories = Directories::create(workplace.trees, workplace.rundir)?;
         let exceptions = Exceptions::listen(&directories.exceptions)
             .map_err(RunError::io("listen on", &directories.exceptions))?;
         let loops = self.loop_server(stage, &directories)?;
@@ -74,9 +74,8 @@ impl StageRun<'_> {
             duration: Duration::ZERO,
         };
         let mut host_side = HostSide::default();
-        let host = Host { index: context.index, log, interrupted: context.interrupted };
-        let trees = Trees { manifest: self.manifest, store: context.store };
-        let ended = match host_side.open(stage, host, trees, self.tree, &directories) {
+        let host = Host { index: workplace.index, log, interrupted: workplace.interrupted };
+        let ended = match host_side.open(stage, host, workplace.trees, self.tree, &directories) {
             Ok(told) => {
                 self.write_arguments(stage, told, &directories.arguments)?;
                 if self.shell_before(stage, &directories, &exceptions)? {
@@ -126,8 +125,8 @@ impl StageRun<'_> {
     /// The endpoint for loop devices, which native stages do not need.
     fn loop_server(&self, stage: &Stage, directories: &Directories) -> Result<Option<LoopServer>, RunError> {
         let kind = if stage.assembler { Kind::Assembler } else { Kind::Stage };
-        let external = matches!(self.context.index.origin(kind, &stage.name), Some(Origin::Library(_)));
-        let Some(loops) = self.context.index.loops().filter(|_| external) else { return Ok(None) };
+        let external = matches!(self.workplace.index.origin(kind, &stage.name), Some(Origin::Library(_)));
+        let Some(loops) = self.workplace.index.loops().filter(|_| external) else { return Ok(None) };
         let path = &directories.remote_loop;
         LoopServer::start(path, loops).map(Some).map_err(RunError::io("listen on", path))
     }
@@ -148,7 +147,7 @@ impl StageRun<'_> {
             Ended::Exited(code) => Some(format!("exit status {code}")),
             Ended::Signalled(signal) => Some(format!("the stage was killed by signal {signal}")),
             Ended::TimedOut => {
-                let limit = self.context.stage_timeout.unwrap_or_default().as_secs();
+                let limit = self.workplace.stage_timeout.unwrap_or_default().as_secs();
                 Some(format!("the stage was stopped: it ran longer than {limit} s"))
             }
             Ended::Interrupted => Some("interrupted".to_owned()),
@@ -162,31 +161,31 @@ impl StageRun<'_> {
         directories: &Directories,
         exceptions: &Exceptions,
     ) -> BuildRoot {
-        let context = self.context;
+        let workplace = self.workplace;
         let epoch = self.pipeline.source_epoch.map(|epoch| epoch.to_string());
         let mut environment: Vec<(&str, &str)> =
             epoch.iter().map(|epoch| ("SOURCE_DATE_EPOCH", epoch.as_str())).collect();
         // A stage in a prepared build root is executed without the runner.
         if let (Origin::Native, Some(runner)) =
-            (&self.runner.origin, context.index.modules().runner(&self.runner.name))
+            (&self.runner.origin, workplace.index.modules().runner(&self.runner.name))
         {
             environment.extend(runner.environment);
         }
         let kind = if stage.assembler { Kind::Assembler } else { Kind::Stage };
-        let origin = context.index.origin(kind, &stage.name).unwrap_or(Origin::Native);
-        let description = context.index.describe(kind, &stage.name).ok();
+        let origin = workplace.index.origin(kind, &stage.name).unwrap_or(Origin::Native);
+        let description = workplace.index.describe(kind, &stage.name).ok();
         let capabilities: Vec<&str> = description
             .iter()
             .flat_map(|description| description.capabilities.iter().map(String::as_str))
             .collect();
         let program = |origin: &'_ Origin| match origin {
-            Origin::Native => context.program.to_owned(),
+            Origin::Native => workplace.program.to_owned(),
             // A module may be a link to another one.
             Origin::Library(path) => path.canonicalize().unwrap_or_else(|_| path.clone()),
         };
         let (runner, module) = (program(&self.runner.origin), program(&origin));
         let external = [&self.runner.origin, &origin].into_iter().any(|origin| *origin != Origin::Native);
-        let library = context.index.library().filter(|_| external);
+        let library = workplace.index.library().filter(|_| external);
         let mut sockets = vec![(exceptions.path.clone(), "osbuild")];
         if directories.remote_loop.exists() {
             sockets.push((directories.remote_loop.clone(), "remoteloop"));
@@ -211,7 +210,7 @@ impl StageRun<'_> {
             sockets: &sockets,
             environment: &environment,
             capabilities: &capabilities,
-            terminal: context.terminal,
+            terminal: workplace.terminal,
             prepared: self.prepared,
         }
         .plan()
@@ -223,15 +222,15 @@ impl StageRun<'_> {
         directories: &Directories,
         exceptions: &Exceptions,
     ) -> Result<(Ended, String), RunError> {
-        let context = self.context;
+        let workplace = self.workplace;
         let plan = self.plan(stage, directories, exceptions);
         let (reader, writer) = std::io::pipe().map_err(RunError::Pipe)?;
-        let deadline = context.stage_timeout.map(|limit| Instant::now() + limit);
-        let running = kiln_sandbox::start(&plan, context.program, writer.as_fd())?;
+        let deadline = workplace.stage_timeout.map(|limit| Instant::now() + limit);
+        let running = kiln_sandbox::start(&plan, workplace.program, writer.as_fd())?;
         drop(writer);
         std::thread::scope(|scope| {
             let output = scope.spawn(|| self.collect(stage, reader));
-            let ended = running.wait(deadline, context.interrupted)?;
+            let ended = running.wait(deadline, workplace.interrupted)?;
             Ok((ended, output.join().unwrap_or_default()))
         })
     }

@@ -10,18 +10,29 @@ const LINES: usize = 40;
 /// How long a line may be; the rest of it counts as the next one.
 const WIDTH: usize = 400;
 
+/// What a kernel says before it ends, and before the many lines that tell where it was.
+const PANIC: &str = "Kernel panic - not syncing";
+
+/// What is kept of a console.
+#[derive(Debug, Default)]
+struct Kept {
+    lines: VecDeque<String>,
+    /// The line that says why the kernel has ended.
+    panic: Option<String>,
+}
+
 /// The last lines of what a thread reads.
 #[derive(Debug)]
 pub struct Console {
-    lines: Arc<Mutex<VecDeque<String>>>,
+    kept: Arc<Mutex<Kept>>,
     reading: Option<JoinHandle<()>>,
 }
 
 impl Console {
     /// Reads in the background, to the end.
     pub(super) fn new(mut port: impl Read + Send + 'static) -> Self {
-        let lines = Arc::new(Mutex::new(VecDeque::new()));
-        let own = Arc::clone(&lines);
+        let kept = Arc::new(Mutex::default());
+        let own = Arc::clone(&kept);
         let reading = std::thread::spawn(move || {
             let (mut buffer, mut line) = ([0; 4096], Vec::new());
             loop {
@@ -42,13 +53,17 @@ impl Console {
             }
             keep(&own, &line);
         });
-        Self { lines, reading: Some(reading) }
+        Self { kept, reading: Some(reading) }
     }
 
-    /// The last lines until now.
+    /// The last lines until now, after the one that says why the kernel has ended, if it has.
     pub fn last_lines(&self) -> String {
-        let lines = self.lines.lock().unwrap_or_else(PoisonError::into_inner);
-        lines.iter().map(String::as_str).collect::<Vec<_>>().join("\n")
+        let kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        let lines: Vec<_> = kept.lines.iter().map(String::as_str).collect();
+        match &kept.panic {
+            Some(panic) if !lines.contains(&panic.as_str()) => format!("{panic}\n…\n{}", lines.join("\n")),
+            _ => lines.join("\n"),
+        }
     }
 
     /// The last lines of all, when the other end is closed.
@@ -61,15 +76,19 @@ impl Console {
     }
 }
 
-fn keep(lines: &Mutex<VecDeque<String>>, line: &[u8]) {
+fn keep(kept: &Mutex<Kept>, line: &[u8]) {
     let line = String::from_utf8_lossy(line);
     if line.trim().is_empty() {
         return;
     }
-    let mut lines = lines.lock().unwrap_or_else(PoisonError::into_inner);
-    lines.push_back(line.trim_end().to_owned());
-    if lines.len() > LINES {
-        lines.pop_front();
+    let line = line.trim_end().to_owned();
+    let mut kept = kept.lock().unwrap_or_else(PoisonError::into_inner);
+    if line.contains(PANIC) {
+        kept.panic.get_or_insert_with(|| line.clone());
+    }
+    kept.lines.push_back(line);
+    if kept.lines.len() > LINES {
+        kept.lines.pop_front();
     }
 }
 
@@ -83,5 +102,10 @@ mod tests {
         let mut console = Console::new(std::io::Cursor::new(format!("{text}end")));
         let last = console.finish();
         assert!(last.starts_with("line 61\nline 62\n") && last.ends_with("\nline 99\nend"), "{last}");
+        let panic = format!("[ 1.2] {PANIC}: why");
+        let mut console = Console::new(std::io::Cursor::new(format!("before\n{panic}\n{text}")));
+        assert!(console.finish().starts_with(&format!("{panic}\n…\nline 60\n")));
+        let mut console = Console::new(std::io::Cursor::new(format!("{panic}\nend")));
+        assert_eq!(console.finish(), format!("{panic}\nend"));
     }
 }

@@ -106,8 +106,7 @@ impl GuestError {
                 Some(format!("install the package `{debian}` (Fedora: `{fedora}`)"))
             }
             Self::NoKernel { .. } => Some(format!(
-                "install a kernel beside the running one (Debian: `{KERNEL_PACKAGE}`, Fedora: `kernel-core`), have it in the build root, \
-                 or name a directory with `boot/vmlinuz-…` and `lib/modules/…`"
+                "install a kernel beside the running one (Debian: `{KERNEL_PACKAGE}`, Fedora: `kernel-core`)"
             )),
             Self::Unusable { .. } => {
                 Some("a kernel with virtiofs, virtio-console and overlay is needed".to_owned())

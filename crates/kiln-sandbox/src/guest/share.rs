@@ -7,6 +7,7 @@ use std::ffi::OsString;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::{UnixListener, UnixStream};
+use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
@@ -79,6 +80,8 @@ impl Server {
             .stdin(OwnedFd::from(listener))
             .stdout(Stdio::null())
             .stderr(Stdio::null());
+        // A Ctrl-C at the terminal is for Kiln alone, which ends them.
+        command.process_group(0);
         die_with_parent(&mut command);
         Ok((Self(command.spawn()?), connection.into()))
     }

@@ -7,9 +7,10 @@ use std::time::Duration;
 
 use clap::Args;
 use kiln_engine::event::Event;
-use kiln_engine::manifest::Format;
-use kiln_engine::run::{Checkpoints, Context, Outcome, RunError, run as carry_out};
+use kiln_engine::manifest::{Format, Manifest, did_you_mean, list};
+use kiln_engine::run::{Checkpoints, Context, Guests, Outcome, RunError, run as carry_out};
 use kiln_engine::runner::{self, NoRunner};
+use kiln_sandbox::guest::GuestError;
 use kiln_store::cache::{Durability, MaximumSize};
 
 use super::input::{Input, Resolving};
@@ -21,7 +22,7 @@ use super::shell::{BreakArguments, Standard, announce};
 use super::size::{Share, parse_limit, parse_share};
 use crate::error::{CliError, CliResult, Kind, chain};
 use crate::present::{self, Presenter, ProgressMode, print};
-use crate::{settings, signals};
+use crate::{settings, signals, vm};
 
 /// How many pipelines are built at the same time.
 pub(crate) const JOBS: usize = 2;
@@ -46,6 +47,11 @@ pub(crate) struct Arguments {
     breaks: BreakArguments,
     #[command(flatten)]
     library: LibraryArguments,
+    /// Build this pipeline in a virtual machine, with a kernel that can do what the running one cannot: by name or id (repeat)
+    #[arg(long, value_name = "PIPELINE")]
+    in_vm: Vec<String>,
+    #[command(flatten)]
+    vm: vm::VmArguments,
     /// Keep only what matches in the cache: pipeline names, stage ids, stage names (repeat); all pipelines if left out
     #[arg(long, value_name = "GLOB")]
     checkpoint: Vec<String>,
@@ -124,6 +130,7 @@ pub(crate) fn run(arguments: &Arguments) -> CliResult<ExitCode> {
     };
     let standard = Standard::beside(&arguments.manifest);
     let shells = arguments.breaks.shells(manifest, &standard)?;
+    let guests = guests(arguments, manifest)?;
     let plan = plan::make(&ready, &arguments.export, arguments.prefetch, &store)?;
     protect(&session, cache, &plan)?;
     let environment = settings::source_environment();
@@ -144,6 +151,7 @@ pub(crate) fn run(arguments: &Arguments) -> CliResult<ExitCode> {
         output_directory: Some(&arguments.output_directory),
         keep_owners: settings::keep_owners(),
         shells: shells.as_ref(),
+        guests: guests.as_ref(),
         interrupted: &interrupted,
     };
     let warnings = Mutex::new(Vec::new());
@@ -165,6 +173,22 @@ pub(crate) fn run(arguments: &Arguments) -> CliResult<ExitCode> {
         print(format_args!("{result}\n"));
     }
     conclude(&outcome, &presenter, arguments.json)
+}
+
+/// The pipelines that are built in virtual machines; none if none is.
+fn guests(arguments: &Arguments, manifest: &Manifest) -> CliResult<Option<Guests>> {
+    if let Some(unknown) = arguments.in_vm.iter().find(|name| manifest.pipeline(name).is_none()) {
+        let error = CliError::new(Kind::Usage, format!("there is no pipeline `{unknown}`"));
+        let names = manifest.pipelines.keys().map(String::as_str);
+        return Err(match did_you_mean(unknown, names.clone()) {
+            Some(hint) => error.hint(hint),
+            None => error.hint(format!("pipelines are {}", list(names))),
+        });
+    }
+    if arguments.breaks.any() && !arguments.in_vm.is_empty() {
+        return Err(vm::no_shells());
+    }
+    arguments.vm.guests(&arguments.in_vm, &arguments.library)
 }
 
 fn conclude(outcome: &Outcome, presenter: &Presenter, json: bool) -> CliResult<ExitCode> {
@@ -199,6 +223,17 @@ pub(crate) fn run_error(error: &RunError) -> CliError {
             let shown = CliError::new(Kind::Environment, chain(error));
             let room = if is_out_of_space(&shown) { "make room there, or " } else { "" };
             return shown.hint(format!("{room}choose another directory with `--output-directory`"));
+        }
+        RunError::Guest { pipeline, source } => {
+            let shown = CliError::new(Kind::Environment, chain(error));
+            return match source.hint() {
+                Some(hint) if matches!(source, GuestError::NoKernel { .. }) => shown.hint(hint).hint(
+                    "or name a directory with `boot/vmlinuz-…` and `lib/modules/…` by `--vm-kernel` or the variable `KILN_VM_KERNEL`",
+                ),
+                Some(hint) => shown.hint(hint),
+                None => shown
+                    .hint(format!("leave out `--in-vm {pipeline}` where this machine's kernel can do it")),
+            };
         }
         RunError::Shell { .. } => {
             return CliError::new(Kind::Build, chain(error)).hint("end a shell with `exit 0` to go on");

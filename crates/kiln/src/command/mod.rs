@@ -7,7 +7,7 @@ mod diff;
 mod graph;
 mod input;
 mod inspect;
-mod library;
+pub(crate) mod library;
 mod limits;
 mod man;
 mod modules;
@@ -48,7 +48,7 @@ struct Arguments {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Build a manifest or a definition and export the results
-    Build(build::Arguments),
+    Build(Box<build::Arguments>),
     /// Look at the cache, prune it, verify it
     Cache(cache::Arguments),
     /// Show what a build would fetch, build and use from the cache, and why

@@ -218,6 +218,7 @@ pub(crate) fn run(arguments: &Arguments) -> CliResult<ExitCode> {
         output_directory: None,
         keep_owners: settings::keep_owners(),
         shells: Some(&shells),
+        guests: None,
         interrupted: &interrupted,
     };
     let outcome = carry_out(&context, &manifest, &plan, &|event: Event<'_>| {

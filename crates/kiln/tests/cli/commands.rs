@@ -232,6 +232,15 @@ fn help() {
           --prefer-native[=<KIND>]        Let native modules go before those of --libdir: all, or those
                                           of a kind (repeat) [possible values: all, stages, assemblers,
                                           sources, inputs, devices, mounts, runners]
+          --in-vm <PIPELINE>              Build this pipeline in a virtual machine, with a kernel that
+                                          can do what the running one cannot: by name or id (repeat)
+          --vm-kernel <DIRECTORY>         Directory with `boot/vmlinuz-…` and `lib/modules/…` of virtual
+                                          machines; that of the build root, or one of this machine, if
+                                          left out; also by the variable `KILN_VM_KERNEL`
+          --vm-memory <SIZE>              Memory of a virtual machine: bytes, or with a unit as `4GiB`;
+                                          also by the variable `KILN_VM_MEMORY` [default: 3GiB]
+          --vm-processors <N>             Processors of a virtual machine; also by the variable
+                                          `KILN_VM_PROCESSORS` [default: as many as here, at most 8]
           --checkpoint <GLOB>             Keep only what matches in the cache: pipeline names, stage
                                           ids, stage names (repeat); all pipelines if left out
           --cache-max-size <SIZE>         Most that the cache may hold: bytes, or with a unit as

@@ -15,6 +15,7 @@ mod examples;
 mod export_sources;
 mod format1;
 mod graph;
+mod in_vm;
 mod interrupted;
 mod kept;
 mod library;

@@ -260,18 +260,3 @@ fn mistakes_have_the_programs_name_before_them() {
       <MANIFEST>
     "#);
 }
-
-#[test]
-fn root_virtual_machines_are_not_there_yet() {
-    let world = world();
-    let (ours, _) = run(&world, "--in-vm tree --quiet --export tree --output-directory out good.json");
-    crate::world::assert_shown!(world, ours, @r#"
-    exit code 1
-    --- stderr
-    error: the pipeline `tree` cannot be built in a virtual machine
-      `--in-vm` is not there yet: all pipelines are built on this machine
-    hint: leave `--in-vm` out
-    "#);
-    assert!(!world.path("out").exists());
-    world.assert_nothing_left();
-}

@@ -19,6 +19,14 @@ const ENVIRONMENT: &[(&str, &str)] = &[
         "When results reach the disk: deferred, before or off, as for the option --cache-sync of kiln-build(1), which goes before it.",
     ),
     (
+        "KILN_VM_ACCEL",
+        "With the value kvm, virtual machines use /dev/kvm, if they come up with it; otherwise their processors are emulated.",
+    ),
+    (
+        "KILN_VM_KERNEL, KILN_VM_MEMORY, KILN_VM_PROCESSORS",
+        "Kernel, memory and processors of virtual machines, as for the options --vm-kernel, --vm-memory and --vm-processors of kiln-build(1), which go before them.",
+    ),
+    (
         "OSBUILD_EXPORT_FORCE_NO_PRESERVE_OWNER",
         "With the value 1, exported files belong to whoever exports them.",
     ),
