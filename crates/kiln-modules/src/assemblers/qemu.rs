@@ -276,6 +276,8 @@ impl Stage for Qemu {
     fn run(mut options: Options, context: &mut StageContext) -> Result<(), ModuleError> {
         let size = options.size()?;
         let result = Root::open(context.tree())?.resolve_parent(&options.filename)?;
+        // A build root that no runner has prepared may lack it.
+        std::fs::create_dir_all(SCRATCH).map_err(ModuleError::io("create directory", SCRATCH))?;
         let scratch = tempfile::Builder::new().prefix("osbuild-image-").tempdir_in(SCRATCH);
         let scratch = scratch.map_err(ModuleError::io("create a directory in", SCRATCH))?;
         let image = match options.format {
