@@ -18,7 +18,7 @@
 //!
 //! 1. [`Guest::start`] makes the RAM disk (Kiln, the modules that reach the shares, the configuration), starts the servers of the
 //!    shares and the emulator, and waits for the guest's greeting.
-//! 2. [`boot`] is the guest's first process: loads modules, mounts, enters the new root, starts [`TASK`] and reaps.
+//! 2. [`boot()`] is the guest's first process: loads modules, mounts, enters the new root, starts [`TASK`] and reaps.
 //! 3. [`TASK`] is Kiln again; [`Task::take`] connects it with the host. What it does is not this module's affair.
 //! 4. When the task ends the machine is powered off. It also ends with its handle, and with the thread that started it, however that ends.
 //!
