@@ -1,39 +1,33 @@
 //! `org.kiln.fat`
 //!
-//! What [`fatfs`] writes depends on the tree and the options alone: names are sorted, and all times are that of FAT's
-//! epoch, 1 January 1980.
+//! What is written depends on the tree and the options alone: names are sorted, and all times are that of FAT's epoch,
+//! 1 January 1980.
 
 use std::collections::HashMap;
-use std::fs::{self, File};
-use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::fs;
 use std::path::{Path, PathBuf};
 
-use fatfs::{Date, DateTime, Dir, FatType, FileSystem, FormatVolumeOptions, FsOptions, Time, TimeProvider};
 use kiln_api::ModuleError;
 use kiln_api::module::ModuleSchema;
 use kiln_api::stage::{Stage, StageContext};
+use kiln_sys::command::Run;
 use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::json;
 
-use crate::stage_devices;
+use crate::stage_devices::{self, flag};
 
 /// The name of the input that holds the tree.
 const INPUT: &str = "tree";
 
-/// The size of a label in the file system.
-const LABEL: usize = 11;
-
-const SECTOR: u64 = 512;
-
-/// The library's words for a file system without room.
-const FULL: &str = "No space left on device";
+/// 1 January 1980, as both tools take the time that it is said to be.
+const EPOCH: &str = "315532800";
 
 /// Makes a FAT file system on the device `device` that holds the tree of the input `tree`.
 ///
-/// Nothing is mounted and no program is run, so no kernel has to know FAT: that is how the EFI system partition of an
-/// image is made. FAT knows neither owners nor modes nor links; a tree with links is refused. Equal trees and options
-/// give equal file systems.
+/// Runs `mkfs.fat` and `mcopy` of the build root. Nothing is mounted, so no kernel has to know FAT: that is how the EFI
+/// system partition of an image is made. FAT knows neither owners nor modes nor links; a tree with links is refused. Equal
+/// trees and options give equal file systems.
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Options {
@@ -66,119 +60,97 @@ impl Stage for Fat {
     }
 
     fn run(options: Options, context: &mut StageContext) -> Result<(), ModuleError> {
-        let device = stage_devices::device(context)?.to_owned();
+        let device = stage_devices::device(context)?;
         let input = context.arguments.inputs.get(INPUT);
         let tree = input.ok_or_else(|| ModuleError::option("inputs", "the stage needs a tree as `tree`"))?;
-        let tree = tree.path.clone();
-        let mut disk =
-            File::options().read(true).write(true).open(&device).map_err(ModuleError::io("open", &device))?;
-        format(&options, &mut disk).map_err(ModuleError::io("make a FAT file system on", &device))?;
-        disk.rewind().map_err(ModuleError::io("read", &device))?;
-        let system = FileSystem::new(disk, FsOptions::new().time_provider(&EPOCH))
-            .map_err(ModuleError::io("read the FAT file system on", &device))?;
-        fill(&system.root_dir(), &tree, &device)?;
-        system.unmount().map_err(ModuleError::io("write to", &device))
-    }
-}
-
-fn format(options: &Options, disk: &mut File) -> io::Result<()> {
-    let wrong = |message: &str| io::Error::new(io::ErrorKind::InvalidInput, message.to_owned());
-    let serial = u32::from_str_radix(&options.volid, 16).map_err(|_| wrong("`volid` is no number"))?;
-    let size = disk.seek(SeekFrom::End(0))?;
-    disk.rewind()?;
-    let sectors = u32::try_from(size / SECTOR).map_err(|_| wrong("it has more than 2 TiB"))?;
-    let mut volume = FormatVolumeOptions::new().volume_id(serial).total_sectors(sectors);
-    if let Some(label) = &options.label {
-        let mut padded = [b' '; LABEL];
-        for (place, byte) in padded.iter_mut().zip(label.bytes()) {
-            *place = byte;
+        let mut directories = Vec::new();
+        list(&tree.path, PathBuf::new(), &mut directories)?;
+        let width = options.fat_size.map(|width| width.to_string());
+        let tool = |name: &str| {
+            // Names are UTF-8 in any environment; a device need not look like a floppy disk.
+            Run::new(name)
+                .env("SOURCE_DATE_EPOCH", EPOCH)
+                .env("LC_ALL", "C.UTF-8")
+                .env("MTOOLS_SKIP_CHECK", "1")
+        };
+        tool("mkfs.fat")
+            .args(["-I", "-i", &options.volid])
+            .args(flag("-n", options.label.as_deref()))
+            .args(flag("-F", width.as_deref()))
+            .arg(device)
+            .run()?;
+        let made =
+            directories.iter().map(|directory| &directory.path).filter(|path| !path.as_os_str().is_empty());
+        let made: Vec<_> = made.map(|path| target(path)).collect();
+        if !made.is_empty() {
+            tool("mmd").arg("-i").arg(device).args(made).run()?;
         }
-        volume = volume.volume_label(padded);
+        for Directory { path, files } in &directories {
+            if !files.is_empty() {
+                tool("mcopy").arg("-i").arg(device).args(files).arg(target(path)).run()?;
+            }
+        }
+        Ok(())
     }
-    volume = match options.fat_size {
-        Some(12) => volume.fat_type(FatType::Fat12),
-        Some(16) => volume.fat_type(FatType::Fat16),
-        Some(32) => volume.fat_type(FatType::Fat32),
-        _ => volume,
-    };
-    fatfs::format_volume(disk, volume)
 }
 
-/// Copies what is in a directory into one of the file system.
-fn fill<D: Read + Write + Seek>(
-    target: &Dir<'_, D>,
-    source: &Path,
-    device: &Path,
-) -> Result<(), ModuleError> {
+/// A path as mtools have it.
+fn target(path: &Path) -> String {
+    format!("::/{}", path.display())
+}
+
+/// A directory of the tree, and its files.
+struct Directory {
+    path: PathBuf,
+    files: Vec<PathBuf>,
+}
+
+/// Lists a directory and what is below it, each before what is in it.
+fn list(tree: &Path, path: PathBuf, directories: &mut Vec<Directory>) -> Result<(), ModuleError> {
+    let source = tree.join(&path);
     let mut names = Vec::new();
-    for entry in fs::read_dir(source).map_err(ModuleError::io("read directory", source))? {
-        names.push(entry.map_err(ModuleError::io("read directory", source))?.file_name());
+    for entry in fs::read_dir(&source).map_err(ModuleError::io("read directory", &source))? {
+        names.push(entry.map_err(ModuleError::io("read directory", &source))?.file_name());
     }
     names.sort();
     let mut taken: HashMap<String, PathBuf> = HashMap::new();
+    let mut files = Vec::new();
+    let mut below = Vec::new();
     for name in names {
-        let path = source.join(&name);
-        let failed = |error: io::Error| write_error(error, &path, device);
-        let name = name.to_str().ok_or_else(|| refused(&path, "its name is not UTF-8"))?;
-        if let Some(other) = taken.insert(name.to_uppercase(), path.clone()) {
-            let reason = format!("FAT does not tell its name from that of `{}`", other.display());
-            return Err(refused(&path, &reason));
+        let file = source.join(&name);
+        let name = name.to_str().ok_or_else(|| refused(&file, "its name is not UTF-8"))?;
+        if name.contains(['"', '*', ':', '<', '>', '?', '\\', '|']) || name.ends_with(['.', ' ']) {
+            return Err(refused(&file, "FAT has no such names"));
         }
-        let metadata = path.symlink_metadata().map_err(ModuleError::io("read attributes of", &path))?;
+        if let Some(other) = taken.insert(name.to_uppercase(), file.clone()) {
+            let reason = format!("FAT does not tell its name from that of `{}`", other.display());
+            return Err(refused(&file, &reason));
+        }
+        let metadata = file.symlink_metadata().map_err(ModuleError::io("read attributes of", &file))?;
         if metadata.is_dir() {
-            let directory = target.create_dir(name).map_err(failed)?;
-            fill(&directory, &path, device)?;
-        } else if metadata.is_file() {
-            if metadata.len() > u64::from(u32::MAX) {
-                return Err(refused(&path, "a file has at most 4 GiB less one byte"));
-            }
-            let mut file = File::open(&path).map_err(ModuleError::io("open", &path))?;
-            let mut copy = target.create_file(name).map_err(failed)?;
-            io::copy(&mut file, &mut copy).and_then(|_| copy.flush()).map_err(failed)?;
+            below.push(path.join(name));
+        } else if !metadata.is_file() {
+            return Err(refused(&file, "FAT has only files and directories"));
+        } else if metadata.len() > u64::from(u32::MAX) {
+            return Err(refused(&file, "a file has at most 4 GiB less one byte"));
         } else {
-            return Err(refused(&path, "FAT has only files and directories"));
+            files.push(file);
         }
     }
-    Ok(())
+    directories.push(Directory { path, files });
+    below.into_iter().try_for_each(|path| list(tree, path, directories))
 }
 
 fn refused(path: &Path, reason: &str) -> ModuleError {
     ModuleError::invalid(format!("`{}` cannot be in a FAT file system: {reason}", path.display()))
 }
 
-fn write_error(error: io::Error, path: &Path, device: &Path) -> ModuleError {
-    let text = error.to_string();
-    let is_own = error.raw_os_error().is_none();
-    if is_own && (text == FULL || error.kind() == io::ErrorKind::WriteZero) {
-        let (path, device) = (path.display(), device.display());
-        return ModuleError::invalid(format!(
-            "`{path}` does not fit into the file system on `{device}` any more"
-        ));
-    }
-    // The library has words of its own for names.
-    if is_own { refused(path, &text) } else { ModuleError::io("copy", path)(error) }
-}
-
-/// The time of everything.
-#[derive(Debug)]
-struct Epoch;
-
-static EPOCH: Epoch = Epoch;
-
-impl TimeProvider for Epoch {
-    fn get_current_date(&self) -> Date {
-        Date { year: 1980, month: 1, day: 1 }
-    }
-
-    fn get_current_date_time(&self) -> DateTime {
-        DateTime { date: self.get_current_date(), time: Time { hour: 0, min: 0, sec: 0, millis: 0 } }
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use std::fs::File;
     use std::os::unix::fs::symlink;
 
+    use kiln_testkit::host::{MTOOLS, provided};
     use serde_json::Value;
     use tempfile::TempDir;
 
@@ -203,14 +175,22 @@ mod tests {
         Fat::run(options, &mut context).map(|()| disk)
     }
 
+    fn read(disk: &Path, path: &str) -> Vec<u8> {
+        let run = Run::new("mcopy").env("MTOOLS_SKIP_CHECK", "1").env("LC_ALL", "C.UTF-8");
+        run.arg("-i").arg(disk).args([&format!("::/{path}"), "-"]).output().expect("read")
+    }
+
     #[test]
     fn the_tree_is_in_the_file_system() {
+        if !provided("filling FAT file systems", &[MTOOLS]) {
+            return;
+        }
         let long = "A long name with blanks, and ümlauts.text";
-        let mut digests = Vec::new();
-        for (width, mebibytes, (place, kind)) in
-            [(None, 64, (54, "FAT16   ")), (Some(12), 2, (54, "FAT12   ")), (Some(32), 64, (82, "FAT32   "))]
-        {
-            for _ in 0..2 {
+        let cases =
+            [(None, 64, (54, "FAT16   ")), (Some(12), 2, (54, "FAT12   ")), (Some(32), 64, (82, "FAT32   "))];
+        for (width, mebibytes, (place, kind)) in cases {
+            let mut made = Vec::new();
+            for names in [["a", "b", "c"], ["c", "b", "a"]] {
                 let world = world(mebibytes);
                 let tree = world.path().join("tree");
                 fs::create_dir_all(tree.join("EFI/BOOT")).expect("directories");
@@ -218,6 +198,9 @@ mod tests {
                 let content: Vec<u8> = (0..300_001_u32).map(|number| (number % 251) as u8).collect();
                 fs::write(tree.join("EFI/BOOT/BOOTX64.EFI"), &content).expect("a file");
                 fs::write(tree.join(long), "text").expect("a file");
+                for name in names {
+                    fs::write(tree.join(name), name).expect("a file");
+                }
                 fs::write(tree.join("nothing"), "").expect("a file");
                 let mut options = json!({"volid": "7b7795e7", "label": "ESP"});
                 if let Some(width) = width {
@@ -226,53 +209,22 @@ mod tests {
                 let disk = run(&world, &options).expect("made");
                 assert_eq!(attribute(&disk, "UUID"), "7B77-95E7");
                 assert_eq!(attribute(&disk, "LABEL"), "ESP");
-                assert_eq!(fs::read(&disk).expect("read")[place..place + 8], *kind.as_bytes());
                 stage_test::output("fsck.fat", &["-n"], &disk);
-                let system =
-                    FileSystem::new(File::open(&disk).map(ReadOnly).expect("open"), FsOptions::new());
-                let system = system.expect("a file system");
-                let read = |path: &str| {
-                    let mut bytes = Vec::new();
-                    system.root_dir().open_file(path).expect(path).read_to_end(&mut bytes).expect(path);
-                    bytes
-                };
-                assert!(read("efi/boot/bootx64.efi") == content);
-                assert_eq!((read(long), read("nothing")), (b"text".to_vec(), Vec::new()));
-                assert_eq!(system.root_dir().open_dir("empty").expect("empty").iter().count(), 2);
-                digests.push(fs::read(&disk).expect("read"));
+                assert!(read(&disk, "efi/boot/bootx64.efi") == content);
+                assert_eq!((read(&disk, long), read(&disk, "nothing")), (b"text".to_vec(), Vec::new()));
+                let bytes = fs::read(&disk).expect("read");
+                assert_eq!(bytes[place..place + 8], *kind.as_bytes());
+                made.push(bytes);
             }
-            assert!(digests[0] == digests[1], "{kind}");
-            digests.clear();
-        }
-    }
-
-    /// The library asks for what can be written.
-    struct ReadOnly(File);
-
-    impl Read for ReadOnly {
-        fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-            self.0.read(buffer)
-        }
-    }
-
-    impl Seek for ReadOnly {
-        fn seek(&mut self, place: SeekFrom) -> io::Result<u64> {
-            self.0.seek(place)
-        }
-    }
-
-    impl Write for ReadOnly {
-        fn write(&mut self, _: &[u8]) -> io::Result<usize> {
-            Err(io::ErrorKind::ReadOnlyFilesystem.into())
-        }
-
-        fn flush(&mut self) -> io::Result<()> {
-            Ok(())
+            assert!(made[0] == made[1], "{kind}");
         }
     }
 
     #[test]
     fn what_does_not_fit_is_named() {
+        if !provided("filling FAT file systems", &[MTOOLS]) {
+            return;
+        }
         let options = json!({"volid": "7b7795e7"});
         let message = |prepare: &dyn Fn(&Path), mebibytes| {
             let world = world(mebibytes);
@@ -291,12 +243,12 @@ mod tests {
             "`/tree/name` cannot be in a FAT file system: FAT does not tell its name from that of `/tree/NAME`"
         );
         assert_eq!(
-            message(&|tree| write(tree.join("large"), 5 << 20), 4),
-            "`/tree/large` does not fit into the file system on `/disk` any more"
+            message(&|tree| write(tree.join("a:b"), 1), 4),
+            "`/tree/a:b` cannot be in a FAT file system: FAT has no such names"
         );
-        let error = message(&|tree| write(tree.join("a:b"), 1), 4);
-        assert!(error.starts_with("`/tree/a:b` cannot be in a FAT file system: "), "{error}");
+        let error = message(&|tree| write(tree.join("large"), 5 << 20), 4);
+        assert!(error.starts_with("`mcopy` failed with ") && error.contains("Disk full"), "{error}");
         let error = message(&|_| {}, 0);
-        assert!(error.starts_with("cannot make a FAT file system on `/disk`"), "{error}");
+        assert!(error.starts_with("`mkfs.fat` failed with "), "{error}");
     }
 }

@@ -70,7 +70,7 @@ pub(crate) fn build_packages(definition: &Definition) -> Vec<String> {
             packages.extend(["grub-common", "grub-pc-bin"]);
         }
         if definition.kiln.boot.has_uefi() {
-            packages.push(esp::PACKAGE);
+            packages.extend(["dosfstools", esp::PACKAGE, "mtools"]);
         }
     }
     if outputs.iter().any(|output| output.is_disk() && *output != Output::Raw) {

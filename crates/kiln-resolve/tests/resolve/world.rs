@@ -82,7 +82,7 @@ pub(crate) fn package(name: &str, version: &str) -> String {
 /// What every image and build root needs, and a package with a dependency.
 pub(crate) fn standard() -> Vec<String> {
     let plain = "apt dbus passwd udev tzdata e2fsprogs xfsprogs btrfs-progs fdisk grub-common grub-pc-bin \
-                 grub-efi-amd64-bin grub-efi-arm64-bin qemu-utils \
+                 dosfstools grub-efi-amd64-bin grub-efi-arm64-bin mtools qemu-utils \
                  initramfs-tools linux-image-cloud-amd64 linux-image-cloud-arm64 libinit libhello hello-doc";
     let mut packages: Vec<_> = plain.split(' ').map(|name| package(name, "1")).collect();
     packages.push(format!("{}Essential: yes\n", package("base", "12")));

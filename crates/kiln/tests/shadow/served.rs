@@ -193,7 +193,10 @@ impl Served {
         run(Command::new("skopeo")
             .args(["copy", "--quiet"])
             .arg(format!("oci:{}", layout.display()))
-            .arg(target));
+            .arg(&target));
+        // What it is in the storage: a copy may have another manifest.
+        let inspect = run(Command::new("skopeo").args(["inspect", "--format", "{{.Digest}}"]).arg(target));
+        self.names.insert(format!("{name}.manifest"), inspect.trim().to_owned());
         let file = self.scratch.path().join("storage.conf");
         let text = format!(
             "[storage]\ndriver = \"vfs\"\ngraphroot = \"{0}/root\"\nrunroot = \"{0}/run\"\n",
