@@ -82,6 +82,9 @@ class NativeStage:
             for member, content in (value if name is None else {name: value}).items():
                 # What a test leaves out is as in a build root.
                 arguments[member] = {**arguments[member], **content} if member == "paths" else content
+        if arguments["tree"] != "/nowhere":
+            # Some tests leave it to the stage to make its tree, which a build always has.
+            os.makedirs(arguments["tree"], exist_ok=True)
         with open(f"{RUN}/api/arguments", "w", encoding="utf8") as file:
             json.dump(arguments, file, default=os.fspath)
         with open(f"{RUN}/meta", "w", encoding="utf8"):
