@@ -74,7 +74,8 @@ impl Stage for Fat {
                 .env("MTOOLS_SKIP_CHECK", "1")
         };
         tool("mkfs.fat")
-            .args(["-I", "-i", &options.volid])
+            // The label's time does not heed the epoch.
+            .args(["--invariant", "-I", "-i", &options.volid])
             .args(flag("-n", options.label.as_deref()))
             .args(flag("-F", width.as_deref()))
             .arg(device)
