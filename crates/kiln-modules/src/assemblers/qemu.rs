@@ -23,7 +23,7 @@ use serde_json::{Value, json};
 
 use self::file_systems::Mounted;
 use self::table::Table;
-use crate::stages::disks::{Qemu as Convert, Xz};
+use crate::stages::disks::{Qemu as Convert, VmdkSubformat, Xz};
 use crate::stages::grub2_inst;
 use crate::support::root::Root;
 
@@ -103,20 +103,6 @@ enum Format {
     Vhdx,
 }
 
-#[derive(Clone, Copy, Deserialize, JsonSchema)]
-enum VmdkSubformat {
-    #[serde(rename = "monolithicSparse")]
-    MonolithicSparse,
-    #[serde(rename = "monolithicFlat")]
-    MonolithicFlat,
-    #[serde(rename = "twoGbMaxExtentSparse")]
-    TwoGbMaxExtentSparse,
-    #[serde(rename = "twoGbMaxExtentFlat")]
-    TwoGbMaxExtentFlat,
-    #[serde(rename = "streamOptimized")]
-    StreamOptimized,
-}
-
 #[derive(Clone, Copy, Default, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 enum TableType {
@@ -193,18 +179,6 @@ impl FileSystemType {
             Self::Xfs => "xfs",
             Self::Vfat => "vfat",
             Self::Btrfs => "btrfs",
-        }
-    }
-}
-
-impl VmdkSubformat {
-    const fn name(self) -> &'static str {
-        match self {
-            Self::MonolithicSparse => "monolithicSparse",
-            Self::MonolithicFlat => "monolithicFlat",
-            Self::TwoGbMaxExtentSparse => "twoGbMaxExtentSparse",
-            Self::TwoGbMaxExtentFlat => "twoGbMaxExtentFlat",
-            Self::StreamOptimized => "streamOptimized",
         }
     }
 }

@@ -161,7 +161,7 @@ pub(crate) mod formats {
 
 /// Stages that assemblers make disks of them with.
 pub(crate) mod disks {
-    pub(crate) use super::qemu::Qemu;
+    pub(crate) use super::qemu::{Qemu, VmdkSubformat};
     pub(crate) use super::sfdisk::Sfdisk;
     pub(crate) use super::xz::Xz;
 }

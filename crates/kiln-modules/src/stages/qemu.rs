@@ -81,7 +81,7 @@ enum AdapterType {
 }
 
 #[derive(Clone, Copy, Deserialize, JsonSchema)]
-enum VmdkSubformat {
+pub(crate) enum VmdkSubformat {
     #[serde(rename = "monolithicSparse")]
     MonolithicSparse,
     #[serde(rename = "monolithicFlat")]
@@ -153,7 +153,7 @@ impl AdapterType {
 }
 
 impl VmdkSubformat {
-    const fn name(self) -> &'static str {
+    pub(crate) const fn name(self) -> &'static str {
         match self {
             Self::MonolithicSparse => "monolithicSparse",
             Self::MonolithicFlat => "monolithicFlat",
