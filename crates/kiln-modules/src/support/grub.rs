@@ -18,6 +18,22 @@ use serde::Deserialize;
 
 use super::root::Root;
 
+/// What the configuration begins with, after the time that the menu waits: the entry that is to be started. Tools set
+/// `next_entry` for one start, and `saved_entry` for all.
+pub(crate) const SELECTION: &str = r#"
+load_env
+
+# What is to be started once goes before what is started always.
+if [ "${next_entry}" ] ; then
+   set default="${next_entry}"
+   set next_entry=
+   save_env next_entry
+   set boot_once=true
+else
+   set default="${saved_entry}"
+fi
+"#;
+
 /// The font of the menu.
 pub(crate) const FONT: &str = "/usr/share/grub/unicode.pf2";
 

@@ -5,23 +5,7 @@ use std::fmt::Write;
 use kiln_api::ModuleError;
 
 use super::Options;
-use crate::support::grub::{FileSystem, terminal};
-
-/// What the configuration begins with, after the time that the menu waits: the entry that is to be started. Tools set
-/// `next_entry` for one start, and `saved_entry` for all.
-const SELECTION: &str = r#"
-load_env
-
-# What is to be started once goes before what is started always.
-if [ "${next_entry}" ] ; then
-   set default="${next_entry}"
-   set next_entry=
-   save_env next_entry
-   set boot_once=true
-else
-   set default="${saved_entry}"
-fi
-"#;
+use crate::support::grub::{FileSystem, SELECTION, terminal};
 
 /// What it ends with, but for what entries are made of.
 const VIDEO: &str = "set boot=${root}

@@ -5,23 +5,10 @@ use std::fmt::Write;
 use kiln_api::ModuleError;
 
 use super::{Config, Entry, Options, Platform};
-use crate::support::grub::{FileSystem, terminal};
+use crate::support::grub::{FileSystem, SELECTION, terminal};
 
-/// What the configuration begins with, after the time that the menu waits: the entry that is to be started. Tools set
-/// `next_entry` for one start, and `saved_entry` for all.
-const SELECTION: &str = r#"
-load_env
-
-# What is to be started once goes before what is started always.
-if [ "${next_entry}" ] ; then
-   set default="${next_entry}"
-   set next_entry=
-   save_env next_entry
-   set boot_once=true
-else
-   set default="${saved_entry}"
-fi
-
+/// What comes after the selection: the way back from an entry that was started once, and what entries note with.
+const AFTER: &str = r#"
 # After that one start, it is as before.
 if [ "${prev_saved_entry}" ]; then
   set saved_entry="${prev_saved_entry}"
@@ -98,7 +85,7 @@ pub(super) fn defaults(config: &Config) -> String {
 /// The configuration for machines with UEFI, or without.
 pub(super) fn main(options: &Options, root: &FileSystem, boot: Option<&FileSystem>, is_uefi: bool) -> String {
     let config = &options.config;
-    let mut text = format!("\n\nset timeout={}\n{SELECTION}", config.timeout);
+    let mut text = format!("\n\nset timeout={}\n{SELECTION}{AFTER}", config.timeout);
     let list = |name: &str, words: Option<&Vec<String>>| words.and_then(|words| terminal(name, words));
     let serial = config.serial.as_ref().filter(|serial| !serial.is_empty());
     // What is not set is a variable that GRUB does not know.
