@@ -49,6 +49,14 @@ impl Record {
         self.must_flush
     }
 
+    /// Has the next run flush at once, should this one be killed before it has flushed what does not prove itself.
+    fn hurry(&self) {
+        if self.must_flush {
+            // Best effort: it is flushed a minute later.
+            let _ = self.lock.set_modified(UNIX_EPOCH);
+        }
+    }
+
     /// Lets go of it, for others to flush.
     pub(super) fn leave(self) {
         // Best effort: with the time of its beginning it is flushed too early, which takes time and does no harm.
@@ -97,6 +105,7 @@ impl Cache {
         let mut record = self.flusher.record.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(record) = &mut *record {
             record.must_flush |= must_flush;
+            record.hurry();
             return Ok(());
         }
         if self.options.durability == Durability::Off {
@@ -112,7 +121,7 @@ impl Cache {
         let path = format!("{UNFLUSHED}/{}-{since}-{}", self.boot_id, name::random()?);
         // Nobody else makes this name; whoever removes it meanwhile has flushed what there is.
         let Some(lock) = self.root.create_locked(&path, FILE_MODE)? else { return Ok(()) };
-        *record = Some(Record { path, lock, must_flush });
+        record.insert(Record { path, lock, must_flush }).hurry();
         Ok(())
     }
 

@@ -163,6 +163,10 @@ fn only_downloads_that_prove_nothing_are_flushed_at_the_end() {
             cache.expect_downloads(*content_type).expect("record");
         }
         assert_eq!(records(), 1, "one is enough");
+        let record = fs::read_dir(scratch.path().join("kiln.unflushed")).expect("list").next();
+        let modified =
+            record.expect("one").expect("entry").metadata().expect("there").modified().expect("time");
+        assert_eq!(modified == SystemTime::UNIX_EPOCH, left == 0 && !object, "{durability:?} {expected:?}");
         cache.flush().expect("flush");
         if object {
             keep(&cache, "a");
