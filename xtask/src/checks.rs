@@ -18,10 +18,17 @@ use crate::{guest, text};
 /// The arguments of `cargo xtask test`.
 #[derive(Debug, Args)]
 pub(crate) struct Arguments {
+    /// Also run the tests that take minutes, which are ignored otherwise
+    #[arg(long)]
+    all: bool,
     /// What to hand on to the test runner, like a filter
     #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "ARGUMENT")]
     runner: Vec<String>,
 }
+
+/// How the names of ignored tests begin that take minutes. Others are ignored because they run elsewhere: in a guest,
+/// or as children of other tests.
+const LONG: &str = "root_debian_";
 
 /// What starts the closing lines of nextest.
 const SUMMARY: &str = "Summary [";
@@ -34,7 +41,14 @@ pub(crate) fn test(arguments: &Arguments) -> Result<(), Error> {
         doctests()?;
         guest::run(&guest::Arguments::default())?;
     }
-    step("testing", tests(selects_packages(&arguments.runner)).args(&arguments.runner))
+    let packages_follow = selects_packages(&arguments.runner);
+    if !arguments.all {
+        return step("testing", tests(packages_follow).args(&arguments.runner));
+    }
+    // A filter may leave tests of one kind only.
+    let usual = step("testing", tests(packages_follow).args(if_none()).args(&arguments.runner));
+    let long = step("testing what takes minutes", &mut long_tests(packages_follow, &arguments.runner));
+    usual.and(long)
 }
 
 /// Runs all checks, the quick ones first.
@@ -92,12 +106,7 @@ fn selects_packages(arguments: &[String]) -> bool {
 /// The test runner, on the whole workspace unless packages will be chosen.
 fn tests(packages_follow: bool) -> Command {
     let scope = if packages_follow { None } else { Some("--workspace") };
-    let has_nextest = cargo(&["nextest", "--version"])
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .status()
-        .is_ok_and(|status| status.success());
-    if has_nextest {
+    if has_nextest() {
         let mut command = cargo(&["nextest", "run"]);
         command.args(scope);
         command
@@ -107,6 +116,35 @@ fn tests(packages_follow: bool) -> Command {
         command.args(scope);
         command
     }
+}
+
+/// The test runner with the ignored tests that take minutes.
+fn long_tests(packages_follow: bool, arguments: &[String]) -> Command {
+    let mut command = tests(packages_follow);
+    if has_nextest() {
+        command.args(["--run-ignored", "only", "-E", &format!("test(/(^|::){LONG}/)")]);
+        command.args(if_none()).args(arguments);
+    } else {
+        command.args(arguments);
+        if !arguments.iter().any(|argument| argument == "--") {
+            command.arg("--");
+        }
+        command.args(["--ignored", LONG]);
+    }
+    command
+}
+
+/// What makes it no failure that there are no tests.
+fn if_none() -> Option<&'static str> {
+    has_nextest().then_some("--no-tests=pass")
+}
+
+fn has_nextest() -> bool {
+    cargo(&["nextest", "--version"])
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .status()
+        .is_ok_and(|status| status.success())
 }
 
 /// Runs a command that speaks for itself, and keeps the closing lines of nextest.

@@ -63,6 +63,8 @@ pub const PYTEST: Need = Need::new("pytest-3", "python3-pytest");
 pub const MTOOLS: Need = Need::new("mcopy", "mtools");
 /// Reads pictures.
 pub const XMLLINT: Need = Need::new("xmllint", "libxml2-utils");
+/// Makes and reads discs.
+pub const XORRISO: Need = Need::new("xorriso", "xorriso");
 /// A shell whose completions are checked.
 pub const ZSH: Need = Need::new("zsh", "zsh");
 
@@ -151,7 +153,7 @@ pub const TESTS: &[Need] = &[
     Need::new("useradd", "passwd"),
     VERITYSETUP,
     XMLLINT,
-    Need::new("xorriso", "xorriso"),
+    XORRISO,
     Need::new("xz", "xz-utils"),
     Need::new("zip", "zip"),
     ZSH,

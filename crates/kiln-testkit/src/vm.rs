@@ -1,7 +1,7 @@
 //! Boots a disk image in a virtual machine and checks that the system comes up and goes down.
 //!
 //! The machine is QEMU's `pc` with `SeaBIOS` or OVMF (UEFI) for a firmware, 1 GiB of memory, two processors, the image as a virtio
-//! disk that is never written to, a network card that reaches nobody, and the first serial port as its only
+//! disk, a disc in an ATA drive or a USB stick that is never written to, a network card that reaches nobody, and the first serial port as its only
 //! console. Nothing here waits for a fixed time: every step waits for an event, all together have one deadline.
 //!
 //! # Protocol
@@ -42,7 +42,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 pub use error::BootError;
-pub use machine::{Accelerator, Firmware, Machine};
+pub use machine::{Accelerator, Firmware, Machine, Medium};
 pub use report::BootReport;
 
 /// How long a system may take from power-on to power-off: an emulated processor on a busy machine needs about
@@ -60,13 +60,15 @@ pub struct Expectation {
     pub deadline: Duration,
     /// What starts the boot loader.
     pub firmware: Firmware,
+    /// What the image is to the machine.
+    pub medium: Medium,
 }
 
 impl Expectation {
     /// Expects a host name and an account, within the usual time.
     pub fn new(hostname: impl Into<String>, user: impl Into<String>) -> Self {
-        let firmware = Firmware::Bios;
-        Self { hostname: hostname.into(), user: user.into(), deadline: DEADLINE, firmware }
+        let (firmware, medium) = (Firmware::Bios, Medium::Disk);
+        Self { hostname: hostname.into(), user: user.into(), deadline: DEADLINE, firmware, medium }
     }
 
     /// The same, with another firmware.
@@ -74,15 +76,21 @@ impl Expectation {
     pub fn with(self, firmware: Firmware) -> Self {
         Self { firmware, ..self }
     }
+
+    /// The same, with the image as another medium.
+    #[must_use]
+    pub fn on(self, medium: Medium) -> Self {
+        Self { medium, ..self }
+    }
 }
 
-/// Boots a raw or qcow2 image, checks what the system reports, and has it power off.
+/// Boots an image, raw or qcow2, or of a disc, checks what the system reports, and has it power off.
 ///
 /// The image is not changed. The state must be `running`, no unit may have failed, the host name and the account
 /// must be as expected, and the system must follow its power button in the time that is left.
 pub fn check_boot(image: &Path, expectation: &Expectation) -> Result<BootReport, BootError> {
     let deadline = Instant::now() + expectation.deadline;
-    let mut machine = Machine::start(image, expectation.firmware)?;
+    let mut machine = Machine::start(image, expectation.firmware, expectation.medium)?;
     let report = machine.report(deadline)?;
     let faults = report.faults(expectation);
     if !faults.is_empty() {

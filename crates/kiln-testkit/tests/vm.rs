@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use kiln_testkit::host;
-use kiln_testkit::vm::{BootError, Expectation, check_boot};
+use kiln_testkit::vm::{BootError, Expectation, Medium, check_boot};
 
 /// What the guest does when its power button is pressed.
 #[derive(Clone, Copy)]
@@ -104,6 +104,22 @@ fn a_qcow2_disk_is_recognised() {
         .output()
         .expect("a qcow2 image");
     check_boot(&image, &expectation()).expect("a good boot");
+}
+
+#[test]
+fn sticks_and_discs_boot() {
+    if !there_is_an_emulator() || !host::provided("a disc", &[host::XORRISO]) {
+        return;
+    }
+    let disk = disk(GOOD, Button::PowerOff);
+    check_boot(&disk.path, &expectation().on(Medium::Stick)).expect("a good boot");
+    let directory = disk.path.parent().expect("a directory");
+    let disc = directory.join("disc.iso");
+    // The firmware loads a boot image of a disc to where it loads boot sectors.
+    let boot = ["-quiet", "-b", "disk,1.raw", "-c", "catalog", "-no-emul-boot", "-boot-load-size", "1", "-o"];
+    let run = kiln_sys::command::Run::new("xorrisofs").args(boot);
+    run.args([disc.as_path(), directory]).output().expect("a disc");
+    check_boot(&disc, &expectation().on(Medium::Disc)).expect("a good boot");
 }
 
 #[test]

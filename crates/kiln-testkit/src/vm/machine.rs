@@ -94,6 +94,31 @@ impl Firmware {
     }
 }
 
+/// What an image is to a machine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Medium {
+    /// A virtio disk.
+    Disk,
+    /// A disc in an ATA drive.
+    Disc,
+    /// A stick on USB.
+    Stick,
+}
+
+impl Medium {
+    /// How the image is given, and what else that takes.
+    fn arguments(self) -> (&'static str, &'static [&'static str]) {
+        match self {
+            Self::Disk => ("if=virtio,snapshot=on", &[]),
+            Self::Disc => ("if=ide,media=cdrom,readonly=on", &[]),
+            Self::Stick => (
+                "if=none,id=stick,snapshot=on",
+                &["-device", "qemu-xhci", "-device", "usb-storage,drive=stick,bootindex=0"],
+            ),
+        }
+    }
+}
+
 /// A running virtual machine; dropping it ends it.
 #[derive(Debug)]
 pub struct Machine {
@@ -105,8 +130,8 @@ pub struct Machine {
 }
 
 impl Machine {
-    /// Starts a machine with a raw or qcow2 image as its disk; what the guest writes is thrown away.
-    pub fn start(image: &Path, firmware: Firmware) -> Result<Self, BootError> {
+    /// Starts a machine with an image as its only medium; what the guest writes is thrown away.
+    pub fn start(image: &Path, firmware: Firmware, medium: Medium) -> Result<Self, BootError> {
         let format =
             format_of(image).map_err(|source| BootError::Image { path: image.to_owned(), source })?;
         let accelerator = Accelerator::choose();
@@ -114,7 +139,8 @@ impl Machine {
         // Both connections are standard streams of the child: no socket file, no port, nothing to wait for.
         let (control, its_control) = UnixStream::pair().map_err(failed)?;
         let (port, its_port) = UnixStream::pair().map_err(failed)?;
-        let mut drive = std::ffi::OsString::from(format!("if=virtio,snapshot=on,format={format},file="));
+        let (kind, devices) = medium.arguments();
+        let mut drive = std::ffi::OsString::from(format!("{kind},format={format},file="));
         drive.push(escape(image));
         let mut command = Command::new(QEMU);
         command
@@ -129,6 +155,7 @@ impl Machine {
             .args(["-device", "virtio-net-pci,netdev=net,romfile=", "-device", "virtio-rng-pci"])
             .arg("-drive")
             .arg(drive)
+            .args(devices)
             .stdin(OwnedFd::from(its_control))
             .stdout(OwnedFd::from(its_port))
             .stderr(Stdio::piped());
