@@ -3,7 +3,7 @@
 use serde_json::{Map, Value, json};
 
 use super::sources::Sources;
-use super::{ids, stage};
+use super::{kernel, stage};
 use crate::definition::{Definition, Inode, Owner};
 
 /// The mode of a file that says nothing.
@@ -105,21 +105,8 @@ fn grub(definition: &Definition) -> String {
         "set timeout=1\nserial --unit=0 --speed=115200\nterminal_input console serial\n\
          terminal_output console serial\nmenuentry \"{}\" {{\n  linux /vmlinuz {}\n  initrd /initrd.img\n}}\n",
         definition.name.replace(['"', '\\', '$'], "-"),
-        command_line(definition),
+        kernel::command_line(definition),
     )
-}
-
-/// The kernel's command line, root device included.
-fn command_line(definition: &Definition) -> String {
-    format!("root=UUID={} {}", ids::root(definition), kernel_options(definition))
-}
-
-/// The kernel's command line without the root device.
-pub(super) fn kernel_options(definition: &Definition) -> String {
-    let own = definition.customizations.kernel_append.as_deref().unwrap_or_default().trim();
-    // The last console is the one that the init system talks to.
-    let options = format!("ro console=tty0 console=ttyS0,115200n8 {own}");
-    options.trim_end().to_owned()
 }
 
 fn copy(files: &[File<'_>], sources: &mut Sources) -> Value {

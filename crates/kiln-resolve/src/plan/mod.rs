@@ -15,6 +15,7 @@ mod disk;
 mod esp;
 mod files;
 mod ids;
+mod kernel;
 mod packages;
 mod sources;
 mod tree;

@@ -3,7 +3,7 @@
 use serde_json::{Map, Value, json};
 
 use super::sources::Sources;
-use super::{esp, files, ids, packages, stage, tree_of, users};
+use super::{esp, files, ids, kernel, packages, stage, tree_of, users};
 use crate::ResolveError;
 use crate::apt::Record;
 use crate::definition::{Definition, FileSystem};
@@ -73,7 +73,7 @@ pub(super) fn stages(
         stages.push(stage("org.osbuild.fstab", json!({ "filesystems": filesystems })));
         stages.push(stage(
             "org.osbuild.kernel-cmdline",
-            json!({ "root_fs_uuid": root, "kernel_opts": files::kernel_options(definition) }),
+            json!({ "kernel_opts": kernel::command_line(definition) }),
         ));
         // Empty, not "uninitialized": on a first boot systemd would undo which units are enabled.
         stages.push(stage("org.osbuild.machine-id", json!({ "first-boot": "no" })));

@@ -370,8 +370,7 @@ source-epoch = 5
           {
             "type": "org.osbuild.kernel-cmdline",
             "options": {
-              "root_fs_uuid": "6214ba45-afcf-8399-bc89-f783a19e755c",
-              "kernel_opts": "ro console=tty0 console=ttyS0,115200n8 quiet"
+              "kernel_opts": "root=UUID=6214ba45-afcf-8399-bc89-f783a19e755c ro console=tty0 console=ttyS0,115200n8 quiet"
             }
           },
           {
