@@ -52,14 +52,9 @@ impl Demo {
         let cache = context.scratch.join("demo-cache");
         let demo = Self { manifest, cache, tree, image, packages };
         let mut build = export(demo.build(context), &demo.image, &context.scratch.join("demo-output"));
-        build.args(["--export", &demo.tree, "--checkpoint", "*"]);
+        build.args(["--checkpoint", "*"]);
         timed("building the demo", &mut build)?;
         Ok(demo)
-    }
-
-    /// The exported root tree.
-    pub(super) fn root(&self, context: &Context<'_>) -> PathBuf {
-        context.scratch.join("demo-output").join(&self.tree)
     }
 
     /// The case of a build that has nothing to do.

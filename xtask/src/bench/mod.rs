@@ -135,16 +135,16 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Error> {
     if wanted(Case::Trees) {
         rows.extend(trees::measure(&context)?);
     }
-    if [Case::Cached, Case::Tree, Case::Disk, Case::Memory].into_iter().any(wanted) {
+    if wanted(Case::Disk) {
+        rows.push(disk::measure(&context)?);
+    }
+    if [Case::Cached, Case::Tree, Case::Memory].into_iter().any(wanted) {
         let demo = Demo::prepare(&context)?;
         if wanted(Case::Cached) {
             rows.push(demo.cached(&context)?);
         }
         if wanted(Case::Tree) {
             rows.push(demo.tree(&context)?);
-        }
-        if wanted(Case::Disk) {
-            rows.push(disk::measure(&context, &demo)?);
         }
         if wanted(Case::Memory) {
             rows.extend(demo.memory(&context)?);
