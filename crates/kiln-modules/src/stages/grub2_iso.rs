@@ -8,7 +8,6 @@
 //! /EFI/BOOT/fonts           the font of the menu
 //! ```
 
-use std::fmt::Write;
 use std::path::Path;
 
 use kiln_api::ModuleError;
@@ -16,16 +15,12 @@ use kiln_api::stage::{Stage, StageContext};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
+use crate::support::disc_menu::{Config, Custom, Firmware, Kernel, Menu, Product};
 use crate::support::grub;
 use crate::support::root::Root;
-use crate::support::template::substitute;
 
 /// Where everything goes.
 const TARGET: &str = "EFI/BOOT";
-/// What entries of the menu are for: themes have pictures for these.
-const CLASSES: &str = "--class fedora --class gnu-linux --class gnu --class os";
-/// How long the menu waits if nothing is said.
-const TIMEOUT: u64 = 60;
 
 /// Puts GRUB and its menu on a disc that starts an installer on machines with UEFI.
 ///
@@ -62,46 +57,6 @@ pub(crate) struct Options {
     /// Settings of GRUB itself.
     #[serde(default)]
     config: Config,
-}
-
-#[derive(Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub(super) struct Product {
-    /// Its name.
-    pub(super) name: String,
-    /// Its version.
-    pub(super) version: String,
-}
-
-#[derive(Deserialize, JsonSchema)]
-pub(super) struct Kernel {
-    /// The directory on the disc with `vmlinuz` and `initrd.img`.
-    pub(super) dir: String,
-    /// The words of its command line.
-    #[serde(default)]
-    pub(super) opts: Vec<String>,
-}
-
-/// An entry; `${product}`, `${version}`, `${isolabel}`, `${kernelpath}`, `${initrdpath}`, `${root}` (the words of the
-/// command line) and `${timeout}` stand for what they name, in all of it.
-#[derive(Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-struct Custom {
-    /// What the menu shows.
-    name: String,
-    /// The path of the kernel, and its command line.
-    linux: String,
-    /// The path of the first file system.
-    initrd: String,
-}
-
-#[derive(Default, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-struct Config {
-    /// How long the menu waits, in seconds; a minute if nothing is said.
-    timeout: Option<u64>,
-    /// The number of the entry that is started, from zero.
-    default: Option<i64>,
 }
 
 const fn yes() -> bool {
@@ -147,64 +102,19 @@ impl Stage for Grub2Iso {
 
 impl Options {
     fn menu(&self) -> String {
-        let Self { product: Product { name, version }, kernel, isolabel, config, .. } = self;
-        let path = |file: &str| Path::new(&kernel.dir).join(file).display().to_string();
-        let (linux, initrd, words) = (path("vmlinuz"), path("initrd.img"), kernel.opts.join(" "));
-        let timeout = config.timeout.unwrap_or(TIMEOUT).to_string();
-        let entry = |indent: &str, title: &str, words: &str| {
-            format!(
-                "\n{indent}menuentry '{title}' {CLASSES} {{\n{indent}\tlinux {linux} {words}\n{indent}\tinitrd {initrd}\n\
-                 {indent}}}"
-            )
+        let menu = Menu {
+            product: &self.product,
+            kernel: &self.kernel,
+            isolabel: &self.isolabel,
+            fips: self.fips,
+            troubleshooting: self.troubleshooting,
+            test: self.test,
+            install: self.install,
+            custom: &self.custom,
+            config: &self.config,
+            firmware: Firmware::Uefi,
         };
-        let default = config.default.map(|number| format!("set default=\"{number}\"\n")).unwrap_or_default();
-        let values = [
-            ("product", name.as_str()),
-            ("version", version),
-            ("isolabel", isolabel),
-            ("kernelpath", &linux),
-            ("initrdpath", &initrd),
-            ("root", &words),
-            ("timeout", &timeout),
-            ("defaultentry", &default),
-        ];
-        let mut custom = String::new();
-        for Custom { name, linux, initrd } in &self.custom {
-            let entry = format!("\nmenuentry '{name}' {CLASSES} {{\n\tlinux {linux}\n\tinitrd {initrd}\n}}");
-            custom.push_str(&substitute(&entry, &values));
-        }
-        let when =
-            |is_wanted: bool, text: &dyn Fn() -> String| if is_wanted { text() } else { String::new() };
-        let install = when(self.install, &|| {
-            entry("", &format!("Install {name} {version}"), &format!("{words} quiet"))
-        });
-        let test = when(self.test, &|| {
-            let title = format!("Test this media & install {name} {version}");
-            entry("", &title, &format!("{words} rd.live.check quiet"))
-        });
-        let fips = when(self.fips, &|| {
-            let title = format!("Install {name} {version} in FIPS mode");
-            entry("", &title, &format!("{words} quiet fips=1")) + "\n"
-        });
-        let trouble = when(self.troubleshooting, &|| {
-            let basic = format!("Install {name} {version} in basic graphics mode");
-            let basic = entry("\t", &basic, &format!("{words} nomodeset quiet"));
-            let rescue =
-                entry("\t", &format!("Rescue a {name} system"), &format!("{words} inst.rescue quiet"));
-            format!("\nsubmenu 'Troubleshooting -->' {{{basic}{rescue}\n}}")
-        });
-        let mut text = format!("{default}\nfunction load_video {{\n");
-        for module in ["efi_gop", "efi_uga", "video_bochs", "video_cirrus", "all_video"] {
-            // Writing to a text does not fail.
-            let _ = writeln!(text, "  insmod {module}");
-        }
-        text.push_str("}\n\nload_video\nset gfxpayload=keep\ninsmod gzio\ninsmod part_gpt\ninsmod ext2\n\n");
-        let _ = write!(
-            text,
-            "set timeout={timeout}\n### END /etc/grub.d/00_header ###\n\n\
-             search --no-floppy --set=root -l '{isolabel}'\n\n{custom}\n{install}\n{test}\n{fips}\n{trouble}\n"
-        );
-        text
+        menu.text()
     }
 }
 

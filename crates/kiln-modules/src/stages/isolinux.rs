@@ -22,7 +22,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::json;
 
-use super::grub2_iso::{Kernel, Product};
+use crate::support::disc_menu::{Kernel, Product};
 use crate::support::root::Root;
 
 /// Where everything goes.

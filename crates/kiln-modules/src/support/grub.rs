@@ -146,8 +146,13 @@ pub(crate) fn copy_font(tree: &Root, target: &Path) -> Result<(), ModuleError> {
 
 /// Copies the programs of a vendor, and those that firmware starts if it knows of no others.
 pub(crate) fn copy_efi_programs(tree: &Root, source: &Path, vendor: &str) -> Result<(), ModuleError> {
+    let target = Path::new(EFI_PROGRAMS.trim_start_matches('/'));
+    tree.make_directories(target)?;
     for directory in ["BOOT", vendor] {
-        copy_tree(&source.join(directory), tree, &Path::new("boot/efi/EFI").join(directory))?;
+        let target = target.join(directory);
+        // Those of two packages would be mixed up.
+        tree.make_directory(&target, 0o777)?;
+        copy_tree(&source.join(directory), tree, &target)?;
     }
     Ok(())
 }
@@ -160,14 +165,11 @@ pub(crate) fn copy(source: &Path, tree: &Root, target: &Path) -> Result<(), Modu
     copy_status(&file, &copy).map_err(ModuleError::io("change", tree.shown(target)))
 }
 
-/// Copies a directory with all that is in it; links are followed. The new one must not be there yet.
-fn copy_tree(source: &Path, tree: &Root, target: &Path) -> Result<(), ModuleError> {
+/// Copies a directory with all that is in it, also into one that is there; links are followed.
+pub(crate) fn copy_tree(source: &Path, tree: &Root, target: &Path) -> Result<(), ModuleError> {
     let failed = || ModuleError::io("read directory", source);
     let entries = fs::read_dir(source).map_err(failed())?;
-    if let Some(parent) = target.parent() {
-        tree.make_directories(parent)?;
-    }
-    tree.make_directory(target, 0o777)?;
+    tree.make_directories(target)?;
     for entry in entries {
         let name = entry.map_err(failed())?.file_name();
         let (source, target) = (source.join(&name), target.join(&name));

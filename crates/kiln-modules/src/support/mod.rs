@@ -3,6 +3,7 @@
 pub(crate) mod boot_entries;
 pub(crate) mod chroot;
 pub(crate) mod copying;
+pub(crate) mod disc_menu;
 pub(crate) mod firstboot;
 pub(crate) mod grub;
 pub(crate) mod ini;

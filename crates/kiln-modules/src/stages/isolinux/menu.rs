@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use super::super::grub2_iso::Product;
+use crate::support::disc_menu::Product;
 
 /// How the menu looks.
 const LOOK: &str = "default vesamenu.c32
