@@ -71,6 +71,8 @@ pub const ZSH: Need = Need::new("zsh", "zsh");
 /// The EFI program that kernels are put into.
 pub const EFI_STUB: Need = Need::new("/usr/lib/systemd/boot/efi/linuxx64.efi.stub", "systemd-boot-efi");
 
+/// GRUB's modules for BIOS.
+pub const GRUB_PC: Need = Need::new("/usr/lib/grub/i386-pc/boot.img", "grub-pc-bin");
 const GRUB_EFI: Need = Need::new("/usr/lib/grub/x86_64-efi/monolithic/grubx64.efi", "grub-efi-amd64-bin");
 const GRUB_SIGNED: Need =
     Need::new("/usr/lib/grub/x86_64-efi-signed/grubx64.efi.signed", "grub-efi-amd64-signed");
@@ -93,7 +95,7 @@ pub const VERITYSETUP: Need = Need::new("veritysetup", "cryptsetup-bin");
 /// What the tests of the workspace need, by program.
 pub const TESTS: &[Need] = &[
     Need::new("/usr/lib/ISOLINUX/isolinux.bin", "isolinux"),
-    Need::new("/usr/lib/grub/i386-pc/boot.img", "grub-pc-bin"),
+    GRUB_PC,
     GRUB_SIGNED,
     GRUB_EFI,
     VIRTIOFSD,

@@ -27,6 +27,7 @@ mod grub2;
 mod grub2_d;
 pub(crate) mod grub2_inst;
 mod grub2_iso;
+mod grub2_iso_legacy;
 mod grub2_legacy;
 mod gunzip;
 mod gzip;
@@ -102,6 +103,7 @@ pub(crate) const STAGES: &[StageModule] = &[
     StageModule::of::<grub2_d::Grub2D>(),
     StageModule::of::<grub2_inst::Grub2Inst>(),
     StageModule::of::<grub2_iso::Grub2Iso>(),
+    StageModule::of::<grub2_iso_legacy::Grub2IsoLegacy>(),
     StageModule::of::<grub2_legacy::Grub2Legacy>(),
     StageModule::of::<gunzip::Gunzip>(),
     StageModule::of::<gzip::Gzip>(),
