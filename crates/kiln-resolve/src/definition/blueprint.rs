@@ -3,10 +3,11 @@
 //! Keys, types and meanings are those of the public blueprint reference of image-builder. The two lists of
 //! refused keys are the rest of that format.
 
+use super::disk::{self, Disk};
 use super::node::{Data, Node, Placed};
 use super::report::{Report, Source};
 use super::table::Table;
-use super::{Definition, RELEASES, Release, kiln, rules, size};
+use super::{Definition, RELEASES, Release, kiln, rules};
 
 /// A package to be installed.
 #[derive(Clone, Debug, PartialEq)]
@@ -69,12 +70,7 @@ pub(crate) struct Customizations {
     pub(crate) masked: Vec<String>,
     pub(crate) directories: Vec<Inode>,
     pub(crate) files: Vec<Inode>,
-    /// The least size of the disk.
-    pub(crate) disk_size: Option<Placed<u64>>,
-    /// The least size of the root file system.
-    pub(crate) root_size: Option<Placed<u64>>,
-    pub(crate) root_type: Option<Placed<String>>,
-    pub(crate) root_label: Option<Placed<String>>,
+    pub(crate) disk: Disk,
 }
 
 const REFUSED: [(&str, &str); 4] = [
@@ -90,7 +86,7 @@ const REFUSED: [(&str, &str); 4] = [
 const REFUSED_CUSTOMIZATIONS: [(&str, &str); 13] = [
     ("firewall", "install a firewall under `[[packages]]` and configure it with `[[customizations.files]]`"),
     ("installation_device", "Kiln makes disk images, not installers: remove it"),
-    ("partitioning_mode", "an image has one root partition: remove it"),
+    ("partitioning_mode", "say it with `[[customizations.disk.partitions]]`"),
     ("fdo", "Kiln makes disk images, not installers: remove it"),
     ("openscap", "remove it, or run the scanner in the booted image"),
     ("ignition", "use `customizations.user` and `customizations.files` instead"),
@@ -127,12 +123,17 @@ pub(super) fn read(root: &Node, source: Source, report: &mut Report) -> Option<D
     };
     let settings = kiln::read(root.table("kiln", report), &customizations, report);
     root.finish(&REFUSED, report);
+    let partitions = match &settings {
+        Some(settings) => disk::complete(&customizations.disk, settings, report),
+        None => Vec::new(),
+    };
     let definition = Definition {
         name: name?.value,
         version: version.map_or_else(|| "0.0.0".to_owned(), |version| version.value),
         distro,
         packages,
         customizations,
+        partitions,
         kiln: settings?,
         source,
     };
@@ -222,18 +223,21 @@ fn customizations(mut table: Table<'_>, report: &mut Report) -> Customizations {
     for file in table.tables("files", report) {
         read.files.extend(inode(file, false, report));
     }
-    for mut filesystem in table.tables("filesystem", report) {
-        let mountpoint = filesystem.required("mountpoint", report);
-        let least = size::size(&mut filesystem, "minsize", report);
-        let old = size::size(&mut filesystem, "size", report);
-        filesystem.finish(&[], report);
-        if let Some(mountpoint) = mountpoint {
-            rules::root_only(&mountpoint, report);
-        }
-        read.root_size = least.or(old);
-    }
+    let filesystems = table.tables("filesystem", report);
     if let Some(disk) = table.table("disk", report) {
-        self::disk(disk, &mut read, report);
+        if !filesystems.is_empty() {
+            let hint = "say it all in `customizations.disk`".to_owned();
+            report.add(
+                disk.span(),
+                "`customizations.disk` and `customizations.filesystem` exclude each other",
+                Some(hint),
+            );
+        }
+        read.disk.read(disk, report);
+    } else {
+        for filesystem in filesystems {
+            read.disk.read_filesystem(filesystem, report);
+        }
     }
     table.finish(&REFUSED_CUSTOMIZATIONS, report);
     rules::unique_paths(read.files.iter().chain(&read.directories), report);
@@ -328,47 +332,4 @@ fn owner(table: &mut Table<'_>, name: &'static str, report: &mut Report) -> Opti
             None
         }
     }
-}
-
-fn disk(mut table: Table<'_>, read: &mut Customizations, report: &mut Report) {
-    if let Some(kind) = table.string("type", report)
-        && kind.value != "gpt"
-    {
-        let message = format!("the partition table `{}` is not supported yet", kind.value);
-        report.add(kind.span, message, Some("use `gpt`".to_owned()));
-    }
-    read.disk_size = size::size(&mut table, "minsize", report);
-    let partitions = table.tables("partitions", report);
-    for (index, mut partition) in partitions.into_iter().enumerate() {
-        if index > 0 {
-            let hint = "an image has one partition of its own, for /: remove the others".to_owned();
-            report.add(partition.span(), "a second partition is not supported yet", Some(hint));
-        }
-        if let Some(kind) = partition.string("type", report)
-            && kind.value != "plain"
-        {
-            let message = format!("the partition type `{}` is not supported yet", kind.value);
-            report.add(kind.span, message, Some("use `plain`".to_owned()));
-        }
-        if let Some(mountpoint) = partition.required("mountpoint", report) {
-            rules::root_only(&mountpoint, report);
-        }
-        read.root_size = size::size(&mut partition, "minsize", report).or(read.root_size.take());
-        read.root_type = partition.string("fs_type", report);
-        read.root_label = partition.string("label", report);
-        let kept = "remove it: Kiln chooses it";
-        let refused = [
-            ("part_type", kept),
-            ("part_label", kept),
-            ("part_uuid", kept),
-            ("subvolumes", "remove it: the root file system is the volume's top level"),
-            ("name", "volume groups are not supported yet: use a plain partition"),
-            ("logical_volumes", "volume groups are not supported yet: use a plain partition"),
-        ];
-        partition.finish(&refused, report);
-    }
-    table.finish(
-        &[("start_offset", "remove it"), ("sector_size", "remove it: sectors have 512 bytes")],
-        report,
-    );
 }

@@ -1,5 +1,7 @@
 //! The table `[kiln]`: what blueprints have no words for.
 
+use std::fmt;
+
 use super::blueprint::Customizations;
 use super::node::Placed;
 use super::report::Report;
@@ -78,14 +80,14 @@ impl Boot {
     }
 }
 
-/// The type of a root file system.
+/// The type of a file system.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FileSystem {
     /// ext4, the default.
     Ext4,
     /// XFS.
     Xfs,
-    /// Btrfs, the root tree in its top level.
+    /// Btrfs.
     Btrfs,
 }
 
@@ -100,6 +102,47 @@ impl FileSystem {
             Self::Btrfs => "btrfs",
         }
     }
+
+    /// How many bytes a label may have.
+    pub(crate) fn longest_label(self) -> usize {
+        match self {
+            Self::Ext4 => 16,
+            Self::Xfs => 12,
+            Self::Btrfs => 255,
+        }
+    }
+}
+
+/// How the partition that has `/` is encrypted.
+#[derive(Clone)]
+pub(crate) struct Encryption {
+    pub(crate) passphrase: String,
+    /// Whether the image itself has the passphrase and so starts without being asked.
+    pub(crate) key_file: bool,
+}
+
+// The passphrase is nobody's business.
+impl fmt::Debug for Encryption {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("Encryption").field("key_file", &self.key_file).finish_non_exhaustive()
+    }
+}
+
+/// Longest passphrase that `cryptsetup` reads from its standard input.
+const LONGEST_PASSPHRASE: usize = 512;
+
+impl Encryption {
+    fn read(mut table: Table<'_>, report: &mut Report) -> Option<Self> {
+        let passphrase = table.required("passphrase", report);
+        let key_file = table.boolean("key-file", report).unwrap_or_default();
+        table.finish(&[], report);
+        let passphrase = passphrase?;
+        if passphrase.value.contains(char::is_control) || passphrase.value.len() > LONGEST_PASSPHRASE {
+            let hint = format!("write one line of at most {LONGEST_PASSPHRASE} bytes");
+            report.add(passphrase.span, "the passphrase cannot be typed", Some(hint));
+        }
+        Some(Self { passphrase: passphrase.value, key_file })
+    }
 }
 
 /// The settings of the table.
@@ -110,6 +153,7 @@ pub(crate) struct Settings {
     pub(crate) disk_size: Option<Placed<u64>>,
     pub(crate) root: FileSystem,
     pub(crate) boot: Boot,
+    pub(crate) encryption: Option<Encryption>,
     pub(crate) swap_size: Option<u64>,
     pub(crate) recommends: bool,
     pub(crate) repositories: Vec<Placed<String>>,
@@ -124,14 +168,15 @@ pub(super) fn read(
     let mut settings = Settings {
         outputs: vec![Output::Raw],
         source_epoch: None,
-        disk_size: customizations.disk_size.clone(),
+        disk_size: customizations.disk.size.clone(),
         root: FileSystem::Ext4,
         boot: Boot::DEFAULT,
+        encryption: None,
         swap_size: None,
         recommends: false,
         repositories: Vec::new(),
     };
-    let mut root = customizations.root_type.clone();
+    let mut root = customizations.disk.root.clone();
     if let Some(mut table) = table {
         if let Some(outputs) = outputs(&mut table, report) {
             settings.outputs = outputs;
@@ -139,7 +184,10 @@ pub(super) fn read(
         settings.source_epoch = table.number("source-epoch", report).map(|epoch| epoch.value);
         let size = size::size(&mut table, "disk-size", report);
         settings.disk_size = once("disk-size", "disk.minsize", settings.disk_size, size, report);
-        let here = table.string("root-filesystem", report);
+        let here = table.string("root-filesystem", report).and_then(|name| {
+            let value = choice(&name, "file system", &FileSystem::ALL, report)?;
+            Some(Placed { value, span: name.span })
+        });
         root = once("root-filesystem", "disk.partitions.fs_type", root, here, report);
         if let Some(name) = table.string("boot", report) {
             settings.boot = choice(&name, "firmware", Boot::ALL, report)?;
@@ -147,9 +195,20 @@ pub(super) fn read(
         if let Some(swap) = size::size(&mut table, "swap-size", report) {
             if settings.disk_size.as_ref().is_some_and(|disk| disk.value <= swap.value) {
                 let hint = "make `disk-size` larger, or leave it out".to_owned();
-                report.add(swap.span, "the swap space leaves no room on the disk", Some(hint));
+                report.add(swap.span.clone(), "the swap space leaves no room on the disk", Some(hint));
             }
             settings.swap_size = Some(swap.value);
+            if table.has("encryption") {
+                let hint = "make it a logical volume beside `/`, in a partition of type `lvm`".to_owned();
+                report.add(
+                    swap.span,
+                    "swap space beside an encrypted partition is not encrypted",
+                    Some(hint),
+                );
+            }
+        }
+        if let Some(encryption) = table.table("encryption", report) {
+            settings.encryption = Encryption::read(encryption, report);
         }
         settings.recommends = table.boolean("recommends", report).unwrap_or_default();
         settings.repositories = table.strings("repositories", report);
@@ -158,8 +217,8 @@ pub(super) fn read(
         }
         table.finish(&[], report);
     }
-    if let Some(name) = root {
-        settings.root = choice(&name, "file system", &FileSystem::ALL, report)?;
+    if let Some(root) = root {
+        settings.root = root.value;
     }
     Some(settings)
 }
@@ -180,7 +239,12 @@ fn outputs(table: &mut Table<'_>, report: &mut Report) -> Option<Vec<Output>> {
     Some(outputs)
 }
 
-fn choice<T: Copy>(name: &Placed<String>, what: &str, all: &[(&str, T)], report: &mut Report) -> Option<T> {
+pub(super) fn choice<T: Copy>(
+    name: &Placed<String>,
+    what: &str,
+    all: &[(&str, T)],
+    report: &mut Report,
+) -> Option<T> {
     let found = all.iter().find(|(known, _)| *known == name.value);
     if found.is_none() {
         let names: Vec<&str> = all.iter().map(|(name, _)| *name).collect();

@@ -5,6 +5,7 @@
 //! definition are found in one reading.
 
 mod blueprint;
+mod disk;
 mod json;
 mod kiln;
 mod node;
@@ -20,6 +21,7 @@ pub use self::kiln::{FileSystem, Output};
 pub use self::report::Finding;
 
 pub(crate) use self::blueprint::{Customizations, Inode, Owner, Package, User};
+pub(crate) use self::disk::{Content, Partition, Space};
 pub(crate) use self::kiln::Settings;
 pub(crate) use self::node::{Placed, Span};
 pub(crate) use self::report::Source;
@@ -42,6 +44,8 @@ pub struct Definition {
     pub(crate) distro: Option<Placed<&'static Release>>,
     pub(crate) packages: Vec<Placed<Package>>,
     pub(crate) customizations: Customizations,
+    /// The partitions with the system's file systems, in their order; `/` is among them.
+    pub(crate) partitions: Vec<Partition>,
     pub(crate) kiln: Settings,
     pub(crate) source: Source,
 }

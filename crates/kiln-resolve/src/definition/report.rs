@@ -81,6 +81,11 @@ impl Report {
         self.findings.push((span, message.into(), hint));
     }
 
+    /// How many findings there are.
+    pub(super) fn len(&self) -> usize {
+        self.findings.len()
+    }
+
     /// The findings with their places, in the order of the text.
     pub(super) fn finish(mut self, source: &Source) -> Vec<Finding> {
         self.findings.sort_by_key(|(span, ..)| span.start);

@@ -104,14 +104,6 @@ pub(super) fn unique_paths<'a>(inodes: impl Iterator<Item = &'a Inode>, report: 
     }
 }
 
-pub(super) fn root_only(mountpoint: &Placed<String>, report: &mut Report) {
-    if mountpoint.value != "/" {
-        let message = format!("a file system for `{}` is not supported yet", mountpoint.value);
-        let hint = "an image has one file system, for `/`";
-        report.add(mountpoint.span.clone(), message, Some(hint.to_owned()));
-    }
-}
-
 pub(super) fn repository(line: &Placed<String>, report: &mut Report) {
     let words: Vec<&str> = line.value.split_whitespace().collect();
     if words.first() != Some(&"deb") || words.len() < 3 || line.value.contains('\n') {

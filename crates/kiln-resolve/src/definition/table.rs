@@ -33,6 +33,11 @@ impl<'a> Table<'a> {
         self.span.clone()
     }
 
+    /// Whether there is a key of this name.
+    pub(super) fn has(&self, name: &str) -> bool {
+        self.entries.iter().any(|(key, _)| key.value == name)
+    }
+
     /// The value of a key, of any kind.
     pub(super) fn any(&mut self, name: &'static str) -> Option<&'a Node> {
         self.known.push(name);
@@ -64,7 +69,7 @@ impl<'a> Table<'a> {
 
     /// The value of a key that must be there and is a string that is not empty.
     pub(super) fn required(&mut self, name: &'static str, report: &mut Report) -> Option<Placed<String>> {
-        let there = self.entries.iter().any(|(key, _)| key.value == name);
+        let there = self.has(name);
         let value = self.string(name, report);
         if !there {
             let message = match self.path.as_str() {

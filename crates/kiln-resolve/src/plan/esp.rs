@@ -3,13 +3,13 @@
 //!
 //! ```text
 //! /EFI/BOOT/BOOTX64.EFI   GRUB with all its modules, as Debian's package has it
-//! /EFI/debian/grub.cfg    where this GRUB looks first: it names the root file system
+//! /EFI/debian/grub.cfg    where this GRUB looks first: it names the file system with the menu
 //! ```
 
 use serde_json::{Value, json};
 
 use super::sources::Sources;
-use super::{ids, stage, tree_of};
+use super::{layout, stage, tree_of};
 use crate::definition::Definition;
 
 /// Where it is in the running system.
@@ -27,11 +27,11 @@ pub(super) const PLATFORM: &str = ARCHITECTURE[1];
 /// The stages that make its content.
 pub(super) fn stages(definition: &Definition, sources: &mut Sources) -> Vec<Value> {
     let [_, platform, file, name] = ARCHITECTURE;
-    let menu = format!(
-        "search.fs_uuid {} root\nset prefix=($root)/boot/grub\nconfigfile $prefix/grub.cfg\n",
-        ids::root(definition)
-    );
-    let menu = sources.text(&menu);
+    let menu = layout::grub(definition).map(|grub| {
+        let (uuid, directory) = (&grub.uuid, grub.directory());
+        format!("search.fs_uuid {uuid} root\nset prefix=($root){directory}\nconfigfile $prefix/grub.cfg\n")
+    });
+    let menu = sources.text(&menu.unwrap_or_default());
     let directories = ["/EFI/BOOT", "/EFI/debian"];
     let directories = directories.map(|path| json!({ "path": path, "parents": true, "exist_ok": true }));
     vec![

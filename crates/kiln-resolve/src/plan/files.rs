@@ -3,18 +3,18 @@
 use serde_json::{Map, Value, json};
 
 use super::sources::Sources;
-use super::{kernel, stage};
+use super::{kernel, layout, stage};
 use crate::definition::{Definition, Inode, Owner};
 
 /// The mode of a file that says nothing.
 const FILE_MODE: u32 = 0o644;
 
-struct File<'a> {
-    path: &'a str,
-    mode: u32,
-    user: Option<&'a Owner>,
-    group: Option<&'a Owner>,
-    data: String,
+pub(super) struct File<'a> {
+    pub(super) path: &'a str,
+    pub(super) mode: u32,
+    pub(super) user: Option<&'a Owner>,
+    pub(super) group: Option<&'a Owner>,
+    pub(super) data: String,
 }
 
 /// The stages that make directories and files and set their modes and owners.
@@ -99,17 +99,19 @@ fn from_inode(inode: &Inode) -> File<'_> {
     }
 }
 
-/// GRUB's menu: one entry, on the screen and on the serial line. The kernel's package keeps both links up to date.
+/// GRUB's menu: one entry, on the screen and on the serial line. The kernel's package keeps both links up to date, in
+/// `/boot` if that has a file system of its own.
 fn grub(definition: &Definition) -> String {
+    let top = layout::grub(definition).map(|grub| grub.top).unwrap_or_default();
     format!(
         "set timeout=1\nserial --unit=0 --speed=115200\nterminal_input console serial\n\
-         terminal_output console serial\nmenuentry \"{}\" {{\n  linux /vmlinuz {}\n  initrd /initrd.img\n}}\n",
+         terminal_output console serial\nmenuentry \"{}\" {{\n  linux {top}/vmlinuz {}\n  initrd {top}/initrd.img\n}}\n",
         definition.name.replace(['"', '\\', '$'], "-"),
         kernel::command_line(definition),
     )
 }
 
-fn copy(files: &[File<'_>], sources: &mut Sources) -> Value {
+pub(super) fn copy(files: &[File<'_>], sources: &mut Sources) -> Value {
     let mut references = Vec::new();
     let mut paths = Vec::new();
     for file in files {

@@ -4,7 +4,7 @@
 
 use std::cmp::Ordering;
 
-use super::ids;
+use super::{ids, layout};
 use crate::apt::Record;
 use crate::definition::Definition;
 
@@ -41,16 +41,24 @@ pub(super) fn command_line(definition: &Definition) -> String {
     format!("root={} {}", root_device(definition), options(definition))
 }
 
-/// The root device as the kernel's command line and `/etc/fstab` have it.
+/// The root device as the kernel's command line has it.
 pub(super) fn root_device(definition: &Definition) -> String {
-    format!("UUID={}", ids::root(definition))
+    match layout::root_volume(definition) {
+        // By this name the initial RAM disk knows which volume group it has to activate.
+        Some((group, volume)) => {
+            format!("/dev/mapper/{}-{}", group.replace('-', "--"), volume.replace('-', "--"))
+        }
+        None => format!("UUID={}", ids::root(definition)),
+    }
 }
 
 /// The command line without the root device.
 pub(super) fn options(definition: &Definition) -> String {
     let own = definition.customizations.kernel_append.as_deref().unwrap_or_default().trim();
+    let subvolume = layout::root_subvolume(definition).map(|name| format!("rootflags=subvol={name} "));
+    let subvolume = subvolume.unwrap_or_default();
     // The last console is the one that the init system talks to.
-    let options = format!("ro console=tty0 console=ttyS0,115200n8 {own}");
+    let options = format!("{subvolume}ro console=tty0 console=ttyS0,115200n8 {own}");
     options.trim_end().to_owned()
 }
 

@@ -12,10 +12,12 @@
 //! Pure: nothing here reads a clock, a file or a random number. UUIDs and salts are derived from the definition.
 
 mod disk;
+mod early;
 mod esp;
 mod files;
 mod ids;
 mod kernel;
+mod layout;
 mod packages;
 mod sources;
 mod tree;
@@ -67,7 +69,7 @@ pub(crate) fn manifest(
         if definition.kiln.boot.has_uefi() {
             add("esp", esp::stages(definition, &mut sources));
         }
-        add("image", disk::stages(definition, image));
+        add("image", disk::stages(definition, image, source_epoch));
     }
     let mut exports = Vec::new();
     for output in outputs {

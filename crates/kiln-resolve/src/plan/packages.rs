@@ -5,10 +5,10 @@
 
 use serde_json::{Value, json};
 
-use super::esp;
 use super::sources::Sources;
+use super::{esp, layout};
 use crate::apt::Record;
-use crate::definition::{Definition, FileSystem, Output};
+use crate::definition::{Content, Definition, FileSystem, Output};
 
 /// The solver's pattern for the packages that the distribution cannot do without.
 const ESSENTIAL: &str = "?essential";
@@ -32,7 +32,10 @@ pub(crate) fn image_packages(definition: &Definition) -> Vec<String> {
         // Without it there is no logind, and a machine's power button does nothing.
         need("dbus");
         need("udev");
-        need(tools(definition.kiln.root));
+        storage(definition).into_iter().for_each(&mut need);
+        if definition.kiln.encryption.is_some() {
+            need("cryptsetup-initramfs");
+        }
     } else if let Some(kernel) = &customizations.kernel {
         need(&kernel.value);
     }
@@ -65,7 +68,11 @@ pub(crate) fn build_packages(definition: &Definition) -> Vec<String> {
     }
     let outputs = definition.outputs();
     if outputs.iter().any(|output| output.is_disk()) {
-        packages.extend(["fdisk", tools(definition.kiln.root)]);
+        packages.push("fdisk");
+        packages.extend(storage(definition));
+        if definition.kiln.encryption.is_some() {
+            packages.push("cryptsetup-bin");
+        }
         if definition.kiln.boot.has_bios() {
             packages.extend(["grub-common", "grub-pc-bin"]);
         }
@@ -79,9 +86,22 @@ pub(crate) fn build_packages(definition: &Definition) -> Vec<String> {
     packages.into_iter().map(str::to_owned).collect()
 }
 
+/// The packages with the tools of file systems and volume groups.
+fn storage(definition: &Definition) -> Vec<&'static str> {
+    let parts = layout::parts(definition);
+    let mut packages: Vec<_> =
+        layout::mounts(definition, &parts).iter().map(|mount| tools(mount.kind)).collect();
+    if definition.partitions.iter().any(|partition| matches!(partition.content, Content::Group { .. })) {
+        packages.push("lvm2");
+    }
+    packages.sort_unstable();
+    packages.dedup();
+    packages
+}
+
 /// The package with a file system's tools.
-fn tools(root: FileSystem) -> &'static str {
-    match root {
+fn tools(kind: FileSystem) -> &'static str {
+    match kind {
         FileSystem::Ext4 => "e2fsprogs",
         FileSystem::Xfs => "xfsprogs",
         FileSystem::Btrfs => "btrfs-progs",

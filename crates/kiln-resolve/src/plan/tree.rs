@@ -1,12 +1,12 @@
-//! The image's tree: its packages, then the customizations in an order in which each finds what it needs.
+//! The image's tree: what its packages have to find when they are configured, the packages, then the customizations in an order in which each finds what it needs.
 
 use serde_json::{Map, Value, json};
 
 use super::sources::Sources;
-use super::{esp, files, ids, kernel, packages, stage, tree_of, users};
+use super::{early, esp, files, kernel, layout, packages, stage, tree_of, users};
 use crate::ResolveError;
 use crate::apt::Record;
-use crate::definition::{Definition, FileSystem};
+use crate::definition::Definition;
 
 pub(super) fn stages(
     definition: &Definition,
@@ -15,7 +15,8 @@ pub(super) fn stages(
 ) -> Result<Vec<Value>, ResolveError> {
     let customizations = &definition.customizations;
     let disk = definition.outputs().iter().any(|output| output.is_disk());
-    let mut stages = vec![packages::install(image, sources)];
+    let mut stages = if disk { early::stages(definition, sources) } else { Vec::new() };
+    stages.push(packages::install(image, sources));
     if let Some(hostname) = &customizations.hostname {
         stages.push(stage("org.osbuild.hostname", json!({ "hostname": hostname })));
     }
@@ -29,9 +30,9 @@ pub(super) fn stages(
     if disk {
         // The boot loader loads the rest of itself from the image.
         let boot = definition.kiln.boot;
-        let mut directories = vec!["/boot/grub"];
-        directories.extend(boot.has_uefi().then_some(esp::MOUNT_POINT));
-        let directories = directories.into_iter();
+        let mounts = layout::mounts(definition, &layout::parts(definition));
+        let mounts = mounts.iter().map(|mount| mount.mountpoint.as_str()).filter(|path| *path != "/");
+        let directories = mounts.chain(["/boot/grub"]).chain(boot.has_uefi().then_some(esp::MOUNT_POINT));
         let paths: Vec<_> =
             directories.map(|path| json!({ "path": path, "parents": true, "exist_ok": true })).collect();
         stages.push(stage("org.osbuild.mkdir", json!({ "paths": paths })));
@@ -51,26 +52,6 @@ pub(super) fn stages(
     }
     stages.extend(files::stages(definition, disk, sources));
     if disk {
-        let root = ids::root(definition);
-        // The checkers of the other two are no-ops by design.
-        let pass = if definition.kiln.root == FileSystem::Ext4 { 1 } else { 0 };
-        let kind = definition.kiln.root.name();
-        let mut filesystems = vec![
-            json!({ "uuid": root, "path": "/", "vfs_type": kind, "options": "defaults", "passno": pass }),
-        ];
-        if definition.kiln.boot.has_uefi() {
-            filesystems.push(json!({
-                "uuid": ids::esp(definition), "path": esp::MOUNT_POINT, "vfs_type": "vfat",
-                "options": "umask=0077",
-            }));
-        }
-        if definition.kiln.swap_size.is_some() {
-            filesystems.push(json!({
-                "uuid": ids::uuid(definition, "swap space"), "path": "none", "vfs_type": "swap",
-                "options": "defaults",
-            }));
-        }
-        stages.push(stage("org.osbuild.fstab", json!({ "filesystems": filesystems })));
         stages.push(stage(
             "org.osbuild.kernel-cmdline",
             json!({ "kernel_opts": kernel::command_line(definition) }),

@@ -251,7 +251,7 @@ containers-storage = {}
      --> image.toml:4:1
     4 | partitioning_mode = "lvm"
       | ^^^^^^^^^^^^^^^^^
-    hint: an image has one root partition: remove it
+    hint: say it with `[[customizations.disk.partitions]]`
 
     `customizations.fdo` is not supported yet
      --> image.toml:5:1

@@ -27,7 +27,9 @@ pub(crate) fn tar(more: &str) -> String {
 
 /// The names of the packages that a pipeline installs.
 pub(crate) fn installed(manifest: &Value, pipeline: usize) -> Vec<String> {
-    let references = &manifest["pipelines"][pipeline]["stages"][0]["inputs"]["packages"]["references"];
+    let stages = manifest["pipelines"][pipeline]["stages"].as_array().expect("stages");
+    let install = stages.iter().find(|stage| stage["type"] == "org.kiln.deb").expect("packages");
+    let references = &install["inputs"]["packages"]["references"];
     let items = &manifest["sources"]["org.osbuild.curl"]["items"];
     let name = |reference: &Value| {
         let url = items[reference.as_str().expect("a checksum")]["url"].as_str().expect("a URL").to_owned();
@@ -82,7 +84,7 @@ pub(crate) fn package(name: &str, version: &str) -> String {
 /// What every image and build root needs, and a package with a dependency.
 pub(crate) fn standard() -> Vec<String> {
     let plain = "apt dbus passwd udev tzdata e2fsprogs xfsprogs btrfs-progs fdisk grub-common grub-pc-bin \
-                 dosfstools grub-efi-amd64-bin grub-efi-arm64-bin mtools qemu-utils \
+                 dosfstools lvm2 cryptsetup-bin cryptsetup-initramfs grub-efi-amd64-bin grub-efi-arm64-bin mtools qemu-utils \
                  initramfs-tools linux-image-cloud-amd64 linux-image-cloud-arm64 libinit libhello hello-doc";
     let mut packages: Vec<_> = plain.split(' ').map(|name| package(name, "1")).collect();
     packages.push(format!("{}Essential: yes\n", package("base", "12")));
