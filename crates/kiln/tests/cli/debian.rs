@@ -4,6 +4,7 @@
 //! `cargo xtask test`, the others, which are ignored for that reason, by `cargo xtask test --all`.
 
 mod image;
+mod layouts;
 
 use std::path::{Path, PathBuf};
 
