@@ -38,7 +38,7 @@ const USUAL_ARCHITECTURE: &str = "x64";
 ///
 /// The inputs `kernel`, `initrd` and `osrel` (the file `os-release` of the system) are one file each. They are added, by
 /// `objcopy` of the build root, to systemd's stub, which is that for the architecture of the kernel. The stub comes from
-/// `/usr/lib/systemd/boot/efi` of the build root.
+/// `/usr/lib/systemd/boot/efi` of the build root. With a source epoch, equal inputs give equal images.
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Options {
@@ -87,7 +87,11 @@ impl Stage for Uki {
         let sections =
             [(".osrel", release?), (".cmdline", command_line), (".linux", kernel), (".initrd", initrd?)];
         let target = Root::open(context.tree())?.resolve_parent(&options.filename)?;
-        let arguments = arguments(&read(&stub)?, &sections)?;
+        let mut arguments = arguments(&read(&stub)?, &sections)?;
+        if context.arguments.meta.source_epoch.is_some() {
+            // Instead of the time of the build the image has that of the stub.
+            arguments.push("--preserve-dates".to_owned());
+        }
         context.say(format_args!("{} {}", stub.display(), arguments.join(" ")));
         Run::new("objcopy").args(arguments).args([&stub, &target]).run()?;
         check(&target)
@@ -236,6 +240,15 @@ mod tests {
             }
             assert_eq!(here, there);
         }
+    }
+
+    /// The time of the build is in images that are made without.
+    #[test]
+    fn a_source_epoch_makes_equal_images() {
+        let stub = read(&Path::new(STUBS).join("linuxx64.efi.stub")).expect("the stub");
+        let fixture = fixture().at(7);
+        fixture.run::<Uki>(options()).expect("made");
+        assert_eq!(image(&fixture).0.coff.time_date_stamp, stub.coff.time_date_stamp);
     }
 
     #[test]
