@@ -124,6 +124,9 @@ pub enum ResolveError {
         /// The file.
         url: String,
     },
+    /// What starts the image needs to know its kernel, and there is none.
+    #[error("the packages of the image have no kernel: none is called `linux-image-VERSION`")]
+    NoKernel,
     /// A package list has no SHA-256 or no size of a file.
     #[error("the package lists have no SHA-256 and size of the package `{package}`")]
     NoChecksum {
@@ -189,6 +192,7 @@ impl ResolveError {
             Self::NoRecord { .. } | Self::NoChecksum { .. } => {
                 "refresh the package lists, or use another source"
             }
+            Self::NoKernel => "name a kernel of the distribution in `customizations.kernel`, or leave it out",
             Self::Transport { .. } => "use a package source with http, https or file",
             Self::NoDate => "set `source-epoch` in the table `[kiln]`",
             Self::Path { .. } => "use another directory",

@@ -427,6 +427,7 @@ pub(super) fn complete(disk: &Disk, settings: &Settings, report: &mut Report) ->
     }
     room(&partitions, settings, report);
     if encrypted
+        && !settings.kernels_on_esp()
         && let Some(boot) = disk.mountpoints.iter().find(|mountpoint| mountpoint.value == "/boot")
         && partitions
             .iter()
@@ -446,6 +447,9 @@ pub(super) fn complete(disk: &Disk, settings: &Settings, report: &mut Report) ->
 fn room(partitions: &[Partition], settings: &Settings, report: &mut Report) {
     let Some(disk) = &settings.disk_size else { return };
     let mut others = settings.swap_size.unwrap_or_default();
+    if settings.kernels_on_esp() {
+        others = others.saturating_add(settings.esp_size());
+    }
     for partition in partitions {
         let sizes: u64 = match &partition.content {
             Content::Group { volumes, .. } => {

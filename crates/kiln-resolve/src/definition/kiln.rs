@@ -3,6 +3,7 @@
 use std::fmt;
 
 use super::blueprint::Customizations;
+use super::boot::{self, Boot, Bootloader};
 use super::node::Placed;
 use super::report::Report;
 use super::size;
@@ -20,16 +21,19 @@ pub enum Output {
     Vmdk,
     /// A disk image for Hyper-V.
     Vhdx,
+    /// The image of a disc, or a USB stick, that a live system starts from.
+    Iso,
     /// An archive of the root tree.
     Tar,
 }
 
 impl Output {
-    const ALL: [(&str, Self); 5] = [
+    const ALL: [(&str, Self); 6] = [
         ("raw", Self::Raw),
         ("qcow2", Self::Qcow2),
         ("vmdk", Self::Vmdk),
         ("vhdx", Self::Vhdx),
+        ("iso", Self::Iso),
         ("tar", Self::Tar),
     ];
 
@@ -40,43 +44,19 @@ impl Output {
             Self::Qcow2 => "qcow2",
             Self::Vmdk => "vmdk",
             Self::Vhdx => "vhdx",
+            Self::Iso => "iso",
             Self::Tar => "tar",
         }
     }
 
-    /// Whether it is a disk image, which has a boot loader and a kernel.
+    /// Whether it is a disk image, with partitions.
     pub fn is_disk(self) -> bool {
+        matches!(self, Self::Raw | Self::Qcow2 | Self::Vmdk | Self::Vhdx)
+    }
+
+    /// Whether it is an image that a machine starts from, which has a boot loader and a kernel.
+    pub fn starts(self) -> bool {
         self != Self::Tar
-    }
-}
-
-/// The firmware that a disk boots with.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Boot {
-    /// That of a PC of old, with GRUB in a partition of its own.
-    Bios,
-    /// UEFI, with GRUB on an EFI system partition.
-    Uefi,
-    /// Either.
-    Hybrid,
-}
-
-impl Boot {
-    const ALL: &[(&str, Self)] = if cfg!(target_arch = "x86_64") {
-        &[("bios", Self::Bios), ("uefi", Self::Uefi), ("hybrid", Self::Hybrid)]
-    } else {
-        &[("uefi", Self::Uefi)]
-    };
-
-    /// What a definition that says nothing gets.
-    const DEFAULT: Self = if cfg!(target_arch = "x86_64") { Self::Bios } else { Self::Uefi };
-
-    pub(crate) fn has_bios(self) -> bool {
-        self != Self::Uefi
-    }
-
-    pub(crate) fn has_uefi(self) -> bool {
-        self != Self::Bios
     }
 }
 
@@ -154,9 +134,27 @@ pub(crate) struct Settings {
     pub(crate) root: FileSystem,
     pub(crate) boot: Boot,
     pub(crate) encryption: Option<Encryption>,
+    pub(crate) bootloader: Bootloader,
     pub(crate) swap_size: Option<u64>,
     pub(crate) recommends: bool,
     pub(crate) repositories: Vec<Placed<String>>,
+}
+
+/// GRUB with its modules has 4 MiB; updates of firmware and other boot loaders find room, too.
+const ESP: u64 = 64 << 20;
+/// A kernel and its first file system have up to 100 MiB, and before the oldest goes there is one more.
+const ESP_WITH_KERNELS: u64 = 512 << 20;
+
+impl Settings {
+    /// Whether the firmware or the boot loader finds the kernels of a disk on its EFI system partition.
+    pub(crate) fn kernels_on_esp(&self) -> bool {
+        self.bootloader != Bootloader::Grub
+    }
+
+    /// The size of the EFI system partition.
+    pub(crate) fn esp_size(&self) -> u64 {
+        if self.kernels_on_esp() { ESP_WITH_KERNELS } else { ESP }
+    }
 }
 
 /// Reads the table; the blueprint's own words for disk size and root file system count too.
@@ -165,12 +163,14 @@ pub(super) fn read(
     customizations: &Customizations,
     report: &mut Report,
 ) -> Option<Settings> {
+    let (usual_boot, usual_bootloader) = boot::USUAL;
     let mut settings = Settings {
         outputs: vec![Output::Raw],
         source_epoch: None,
         disk_size: customizations.disk.size.clone(),
         root: FileSystem::Ext4,
-        boot: Boot::DEFAULT,
+        boot: usual_boot,
+        bootloader: usual_bootloader,
         encryption: None,
         swap_size: None,
         recommends: false,
@@ -189,9 +189,7 @@ pub(super) fn read(
             Some(Placed { value, span: name.span })
         });
         root = once("root-filesystem", "disk.partitions.fs_type", root, here, report);
-        if let Some(name) = table.string("boot", report) {
-            settings.boot = choice(&name, "firmware", Boot::ALL, report)?;
-        }
+        (settings.boot, settings.bootloader) = boot::read(&mut table, &settings.outputs, report)?;
         if let Some(swap) = size::size(&mut table, "swap-size", report) {
             if settings.disk_size.as_ref().is_some_and(|disk| disk.value <= swap.value) {
                 let hint = "make `disk-size` larger, or leave it out".to_owned();
@@ -208,6 +206,10 @@ pub(super) fn read(
             }
         }
         if let Some(encryption) = table.table("encryption", report) {
+            if settings.outputs.contains(&Output::Iso) {
+                let hint = "leave `encryption` out of the definition of an `iso`".to_owned();
+                report.add(encryption.span(), "what is on a disc is not encrypted", Some(hint));
+            }
             settings.encryption = Encryption::read(encryption, report);
         }
         settings.recommends = table.boolean("recommends", report).unwrap_or_default();
@@ -225,11 +227,17 @@ pub(super) fn read(
 
 fn outputs(table: &mut Table<'_>, report: &mut Report) -> Option<Vec<Output>> {
     let there = table.any("outputs")?;
-    let mut outputs: Vec<Output> = table
-        .strings("outputs", report)
-        .iter()
-        .filter_map(|name| choice(name, "output", &Output::ALL, report))
-        .collect();
+    let names = table.strings("outputs", report);
+    let mut outputs: Vec<Output> =
+        names.iter().filter_map(|name| choice(name, "output", &Output::ALL, report)).collect();
+    let disc = names.iter().find(|name| name.value == Output::Iso.name());
+    if let Some(name) = disc
+        && outputs.iter().any(|output| output.is_disk())
+    {
+        let message = "the system of a disc is not that of a disk";
+        let hint = "make `iso` of a definition of its own: a live system has no file system that it could keep things in";
+        report.add(name.span.clone(), message, Some(hint.to_owned()));
+    }
     if matches!(&there.value, super::node::Data::Array(items) if items.is_empty()) {
         let hint = format!("name some of {}", list(&Output::ALL.map(|(name, _)| name)));
         report.add(there.span.clone(), "`kiln.outputs` is empty", Some(hint));

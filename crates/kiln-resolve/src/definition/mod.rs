@@ -5,6 +5,7 @@
 //! definition are found in one reading.
 
 mod blueprint;
+mod boot;
 mod disk;
 mod json;
 mod kiln;
@@ -21,6 +22,7 @@ pub use self::kiln::{FileSystem, Output};
 pub use self::report::Finding;
 
 pub(crate) use self::blueprint::{Customizations, Inode, Owner, Package, User};
+pub(crate) use self::boot::Bootloader;
 pub(crate) use self::disk::{Content, Partition, Space};
 pub(crate) use self::kiln::Settings;
 pub(crate) use self::node::{Placed, Span};

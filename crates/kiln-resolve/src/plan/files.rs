@@ -3,8 +3,8 @@
 use serde_json::{Map, Value, json};
 
 use super::sources::Sources;
-use super::{kernel, layout, stage};
-use crate::definition::{Definition, Inode, Owner};
+use super::{kernel, layout, stage, systemd_boot};
+use crate::definition::{Bootloader, Definition, Inode, Owner};
 
 /// The mode of a file that says nothing.
 const FILE_MODE: u32 = 0o644;
@@ -84,7 +84,11 @@ fn files(definition: &Definition, disk: bool) -> Vec<File<'_>> {
         add("/etc/default/locale", format!("LANG={}\n", language.value));
     }
     if disk {
-        add("/boot/grub/grub.cfg", grub(definition));
+        match definition.kiln.bootloader {
+            Bootloader::Grub => add("/boot/grub/grub.cfg", grub(definition)),
+            Bootloader::SystemdBoot => add("/etc/kernel/entry-token", format!("{}\n", systemd_boot::TOKEN)),
+            Bootloader::Uki => {}
+        }
     }
     files
 }
@@ -106,7 +110,7 @@ fn grub(definition: &Definition) -> String {
     format!(
         "set timeout=1\nserial --unit=0 --speed=115200\nterminal_input console serial\n\
          terminal_output console serial\nmenuentry \"{}\" {{\n  linux {top}/vmlinuz {}\n  initrd {top}/initrd.img\n}}\n",
-        definition.name.replace(['"', '\\', '$'], "-"),
+        kernel::title(definition),
         kernel::command_line(definition),
     )
 }

@@ -13,7 +13,6 @@ use crate::definition::Definition;
 ///
 /// Debian's package of a kernel has the version in its name. `linux-image-cloud-amd64` only depends on one;
 /// debugging symbols, and the unsigned kernels that the signed ones are made of, have endings.
-#[cfg_attr(not(test), expect(dead_code, reason = "for boot loaders that have kernels by their version"))]
 pub(super) fn versions(image: &[Record]) -> Vec<String> {
     let mut versions: Vec<String> = image
         .iter()
@@ -36,6 +35,21 @@ fn compare(one: &str, other: &str) -> Ordering {
     parts(one).cmp(&parts(other))
 }
 
+/// The path of a kernel in the tree.
+pub(super) fn file(version: &str) -> String {
+    format!("boot/vmlinuz-{version}")
+}
+
+/// The path of a kernel's first file system in the tree.
+pub(super) fn initramfs(version: &str) -> String {
+    format!("boot/initrd.img-{version}")
+}
+
+/// What menus call the system.
+pub(super) fn title(definition: &Definition) -> String {
+    definition.name.replace(['"', '\\', '$'], "-")
+}
+
 /// The command line: the root device, then the options.
 pub(super) fn command_line(definition: &Definition) -> String {
     format!("root={} {}", root_device(definition), options(definition))
@@ -54,11 +68,16 @@ pub(super) fn root_device(definition: &Definition) -> String {
 
 /// The command line without the root device.
 pub(super) fn options(definition: &Definition) -> String {
-    let own = definition.customizations.kernel_append.as_deref().unwrap_or_default().trim();
     let subvolume = layout::root_subvolume(definition).map(|name| format!("rootflags=subvol={name} "));
     let subvolume = subvolume.unwrap_or_default();
+    format!("{subvolume}ro {}", own_options(definition))
+}
+
+/// The part of the command line that is the same whatever the root is.
+pub(super) fn own_options(definition: &Definition) -> String {
+    let own = definition.customizations.kernel_append.as_deref().unwrap_or_default().trim();
     // The last console is the one that the init system talks to.
-    let options = format!("{subvolume}ro console=tty0 console=ttyS0,115200n8 {own}");
+    let options = format!("console=tty0 console=ttyS0,115200n8 {own}");
     options.trim_end().to_owned()
 }
 

@@ -3,7 +3,7 @@
 //! ```text
 //! sector 0       boot code, protective table
 //!        2048    BIOS boot partition, 1 MiB: GRUB's core    (boot bios, hybrid)
-//!                EFI system partition, 64 MiB               (boot uefi, hybrid)
+//!                EFI system partition, 64 MiB, or 512 MiB   (boot uefi, hybrid; if it has the kernels)
 //!                /boot, 512 MiB       (GRUB could not read that of `/`, and the definition has none)
 //!                swap space                                 (swap-size)
 //!                the definition's partitions, or one for `/`
@@ -20,8 +20,6 @@ use crate::resolve::installed;
 pub(super) const MIB: u64 = 1 << 20;
 /// GRUB's core has some tens of kilobytes; a whole MiB keeps what follows aligned.
 const BOOT_CODE: u64 = MIB;
-/// GRUB with its modules has 4 MiB; updates of firmware and other boot loaders find room, too.
-const ESP: u64 = 64 * MIB;
 /// Some kernels of distributions, with all their modules in their initial RAM disks.
 const BOOT: u64 = 512 * MIB;
 /// Where partitions begin, a multiple of every block size in use, and what the backup table has at the end.
@@ -113,7 +111,7 @@ pub(super) fn parts(definition: &Definition) -> Vec<Part> {
     let plain = |space, size| (Payload::System(Content::Plain(space)), size);
     let mut payloads = Vec::new();
     payloads.extend(boot.has_bios().then_some((Payload::BootCode, Some(BOOT_CODE))));
-    payloads.extend(boot.has_uefi().then_some((Payload::Esp, Some(ESP))));
+    payloads.extend(boot.has_uefi().then_some((Payload::Esp, Some(definition.kiln.esp_size()))));
     if needs_boot(definition) {
         let mountpoint = "/boot".to_owned();
         payloads
@@ -133,6 +131,9 @@ pub(super) fn parts(definition: &Definition) -> Vec<Part> {
 /// Whether GRUB could not read the partition of `/`, and nothing else has the kernels.
 fn needs_boot(definition: &Definition) -> bool {
     let own = &definition.partitions;
+    if definition.kiln.kernels_on_esp() {
+        return false;
+    }
     let hidden = definition.kiln.encryption.is_some() || root_volume(definition).is_some();
     hidden && !own.iter().any(|partition| partition.content.mountpoints().contains(&"/boot"))
 }
@@ -310,7 +311,12 @@ pub(super) fn place(definition: &Definition, image: &[Record]) -> (Vec<Placed>, 
     let sum = |parts: &mut dyn Iterator<Item = &Part>| -> u64 {
         parts.fold(0, |sum, part| sum.saturating_add(part.least().unwrap_or_default()))
     };
-    let system = |part: &&Part| !part.root && matches!(part.payload, Payload::System(_));
+    let esp = definition.kiln.kernels_on_esp();
+    let system = |part: &&Part| match part.payload {
+        Payload::BootCode => false,
+        Payload::Esp => esp,
+        Payload::System(_) => !part.root,
+    };
     let others = sum(&mut parts.iter().filter(|part| !part.root)).saturating_add(2 * MARGIN);
     let root = parts.iter().find(|part| part.root);
     let least = root.and_then(Part::least);

@@ -4,8 +4,10 @@
 //! build   the tools' packages               (built on the host)
 //! tree    the image's packages, then the customizations
 //! esp     the EFI system partition's content   (boot uefi, hybrid)
-//! image   a disk: partition table, file systems, tree, boot loader  (all outputs but tar)
+//! image   a disk: partition table, file systems, tree, boot loader  (all outputs but iso and tar)
 //! qcow2   the disk, converted               (output qcow2; vmdk and vhdx alike)
+//! disc    the files of a disc               (output iso)
+//! iso     the disc
 //! tar     the tree, archived                (output tar)
 //! ```
 //!
@@ -16,11 +18,14 @@ mod early;
 mod esp;
 mod files;
 mod ids;
+mod iso;
 mod kernel;
 mod layout;
 mod packages;
 mod sources;
+mod systemd_boot;
 mod tree;
+mod uki;
 mod users;
 
 use serde_json::{Value, json};
@@ -65,10 +70,10 @@ pub(crate) fn manifest(
     };
     add("tree", tree::stages(definition, image, &mut sources)?);
     let outputs = definition.outputs();
+    if outputs.iter().any(|output| output.starts()) && definition.kiln.boot.has_uefi() {
+        add("esp", esp::stages(definition, release, image, &mut sources)?);
+    }
     if outputs.iter().any(|output| output.is_disk()) {
-        if definition.kiln.boot.has_uefi() {
-            add("esp", esp::stages(definition, &mut sources));
-        }
         add("image", disk::stages(definition, image, source_epoch));
     }
     let mut exports = Vec::new();
@@ -79,6 +84,11 @@ pub(crate) fn manifest(
             Output::Qcow2 | Output::Vmdk | Output::Vhdx => {
                 add(output.name(), vec![disk::converted(definition, *output, &file)]);
                 output.name()
+            }
+            Output::Iso => {
+                add("disc", iso::files(definition, image, &mut sources)?);
+                add("iso", vec![iso::image(definition, &file)]);
+                "iso"
             }
             Output::Tar => {
                 add("tar", vec![tar(&file)]);

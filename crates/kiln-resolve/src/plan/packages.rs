@@ -1,40 +1,52 @@
 //! Which packages an image and its build root have, beyond those that the definition lists.
 //!
-//! An image has the distribution's essential packages and `apt`, what its customizations need, and, on a disk, a
-//! kernel, an init system and the tools of its file system. Recommended packages are not installed unless asked for.
+//! An image has the distribution's essential packages and `apt`, what its customizations need, and, if machines start
+//! from it, a kernel, an init system and the tools of its file system or of a live system. Recommended packages are not
+//! installed unless asked for.
 
 use serde_json::{Value, json};
 
 use super::sources::Sources;
-use super::{esp, layout};
+use super::{esp, iso, layout, systemd_boot, uki};
 use crate::apt::Record;
-use crate::definition::{Content, Definition, FileSystem, Output};
+use crate::definition::{Bootloader, Content, Definition, FileSystem, Output};
 
 /// The solver's pattern for the packages that the distribution cannot do without.
 const ESSENTIAL: &str = "?essential";
 
-/// The kernel of an image that names none: small, for virtual machines.
+/// The kernels of images that name none: that of disks, small, for virtual machines, and that of discs, which start
+/// any machine.
 #[cfg(target_arch = "aarch64")]
-const KERNEL: &str = "linux-image-cloud-arm64";
+const KERNELS: [&str; 2] = ["linux-image-cloud-arm64", "linux-image-arm64"];
 #[cfg(not(target_arch = "aarch64"))]
-const KERNEL: &str = "linux-image-cloud-amd64";
+const KERNELS: [&str; 2] = ["linux-image-cloud-amd64", "linux-image-amd64"];
 
 /// What the solver is asked for to make the image's tree.
 pub(crate) fn image_packages(definition: &Definition) -> Vec<String> {
     let customizations = &definition.customizations;
     let mut packages: Vec<String> = [ESSENTIAL, "apt"].map(str::to_owned).into();
     let mut need = |name: &str| packages.push(name.to_owned());
-    let disk = definition.outputs().iter().any(|output| output.is_disk());
-    if disk {
-        need(customizations.kernel.as_ref().map_or(KERNEL, |kernel| &kernel.value));
+    let outputs = definition.outputs();
+    let disc = outputs.contains(&Output::Iso);
+    if outputs.iter().any(|output| output.starts()) {
+        let [of_disks, of_discs] = KERNELS;
+        let usual = if disc { of_discs } else { of_disks };
+        need(customizations.kernel.as_ref().map_or(usual, |kernel| &kernel.value));
         need("initramfs-tools");
         need("systemd-sysv");
         // Without it there is no logind, and a machine's power button does nothing.
         need("dbus");
         need("udev");
-        storage(definition).into_iter().for_each(&mut need);
-        if definition.kiln.encryption.is_some() {
-            need("cryptsetup-initramfs");
+        if disc {
+            iso::PACKAGES.into_iter().for_each(&mut need);
+        } else {
+            storage(definition).into_iter().for_each(&mut need);
+            if definition.kiln.encryption.is_some() {
+                need("cryptsetup-initramfs");
+            }
+            if definition.kiln.bootloader == Bootloader::SystemdBoot {
+                need(systemd_boot::PACKAGE);
+            }
         }
     } else if let Some(kernel) = &customizations.kernel {
         need(&kernel.value);
@@ -76,8 +88,20 @@ pub(crate) fn build_packages(definition: &Definition) -> Vec<String> {
         if definition.kiln.boot.has_bios() {
             packages.extend(["grub-common", "grub-pc-bin"]);
         }
-        if definition.kiln.boot.has_uefi() {
-            packages.extend(["dosfstools", esp::PACKAGE, "mtools"]);
+    }
+    if outputs.contains(&Output::Iso) {
+        packages.extend(iso::TOOLS);
+        if definition.kiln.boot.has_bios() {
+            packages.extend(iso::BIOS_PACKAGES);
+        }
+    }
+    if outputs.iter().any(|output| output.starts()) && definition.kiln.boot.has_uefi() {
+        packages.extend(["dosfstools", "mtools"]);
+        match definition.kiln.bootloader {
+            Bootloader::Grub => packages.push(esp::PACKAGE),
+            // It comes from the image's own packages.
+            Bootloader::SystemdBoot => {}
+            Bootloader::Uki => packages.extend(uki::PACKAGES),
         }
     }
     if outputs.iter().any(|output| output.is_disk() && *output != Output::Raw) {

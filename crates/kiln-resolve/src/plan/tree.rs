@@ -28,27 +28,7 @@ pub(super) fn stages(
     }
     stages.extend(users::stages(definition)?);
     if disk {
-        // The boot loader loads the rest of itself from the image.
-        let boot = definition.kiln.boot;
-        let mounts = layout::mounts(definition, &layout::parts(definition));
-        let mounts = mounts.iter().map(|mount| mount.mountpoint.as_str()).filter(|path| *path != "/");
-        let directories = mounts.chain(["/boot/grub"]).chain(boot.has_uefi().then_some(esp::MOUNT_POINT));
-        let paths: Vec<_> =
-            directories.map(|path| json!({ "path": path, "parents": true, "exist_ok": true })).collect();
-        stages.push(stage("org.osbuild.mkdir", json!({ "paths": paths })));
-        let platforms = [(boot.has_bios(), "i386-pc"), (boot.has_uefi(), esp::PLATFORM)];
-        let paths: Vec<_> = platforms
-            .iter()
-            .filter(|(wanted, _)| *wanted)
-            .map(|(_, platform)| {
-                json!({ "from": format!("input://build/usr/lib/grub/{platform}"), "to": "tree:///boot/grub/" })
-            })
-            .collect();
-        stages.push(json!({
-            "type": "org.osbuild.copy",
-            "inputs": { "build": tree_of("build") },
-            "options": { "paths": paths },
-        }));
+        stages.extend(mount_points(definition));
     }
     stages.extend(files::stages(definition, disk, sources));
     if disk {
@@ -56,11 +36,42 @@ pub(super) fn stages(
             "org.osbuild.kernel-cmdline",
             json!({ "kernel_opts": kernel::command_line(definition) }),
         ));
+    }
+    if definition.outputs().iter().any(|output| output.starts()) {
         // Empty, not "uninitialized": on a first boot systemd would undo which units are enabled.
         stages.push(stage("org.osbuild.machine-id", json!({ "first-boot": "no" })));
     }
     stages.extend(services(definition));
     Ok(stages)
+}
+
+/// What a disk needs in the tree: where its file systems are mounted, and the rest of GRUB, which loads it from there.
+fn mount_points(definition: &Definition) -> Vec<Value> {
+    let boot = definition.kiln.boot;
+    let grub = !definition.kiln.kernels_on_esp();
+    let mounts = layout::mounts(definition, &layout::parts(definition));
+    let mounts = mounts.iter().map(|mount| mount.mountpoint.as_str()).filter(|path| *path != "/");
+    let directories =
+        mounts.chain(grub.then_some("/boot/grub")).chain(boot.has_uefi().then_some(esp::MOUNT_POINT));
+    let paths: Vec<_> =
+        directories.map(|path| json!({ "path": path, "parents": true, "exist_ok": true })).collect();
+    let mut stages = vec![stage("org.osbuild.mkdir", json!({ "paths": paths }))];
+    let platforms = [(boot.has_bios(), "i386-pc"), (boot.has_uefi(), esp::PLATFORM)];
+    let paths: Vec<_> = platforms
+        .iter()
+        .filter(|(wanted, _)| *wanted && grub)
+        .map(|(_, platform)| {
+            json!({ "from": format!("input://build/usr/lib/grub/{platform}"), "to": "tree:///boot/grub/" })
+        })
+        .collect();
+    if !paths.is_empty() {
+        stages.push(json!({
+            "type": "org.osbuild.copy",
+            "inputs": { "build": tree_of("build") },
+            "options": { "paths": paths },
+        }));
+    }
+    stages
 }
 
 fn services(definition: &Definition) -> Option<Value> {

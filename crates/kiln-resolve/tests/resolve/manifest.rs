@@ -6,7 +6,7 @@ use insta::assert_snapshot;
 use kiln_resolve::Output;
 use serde_json::Value;
 
-use crate::world::{HELLO, World, installed, standard, tar};
+use crate::world::{HELLO, World, installed, stages, standard, tar};
 
 #[test]
 fn an_archive_becomes_three_pipelines_and_locked_sources() {
@@ -584,13 +584,6 @@ fn a_plain_password_is_hashed_the_same_way_each_time() {
     assert!(!text.contains("open sesame"));
     assert!(text.contains("\"password\":\"$6$rounds=5000$"), "{text}");
     assert_eq!(world.resolve(&tar(user)).expect("resolves").manifest.to_string(), text);
-}
-
-/// The stages of a pipeline.
-fn stages<'a>(manifest: &'a Value, pipeline: &str) -> &'a [Value] {
-    let pipelines = manifest["pipelines"].as_array().expect("pipelines");
-    let found = pipelines.iter().find(|candidate| candidate["name"] == pipeline);
-    found.unwrap_or_else(|| panic!("no {pipeline}"))["stages"].as_array().expect("stages")
 }
 
 #[cfg(target_arch = "x86_64")]

@@ -591,21 +591,21 @@ key_file = true
 #[test]
 fn outputs_and_file_systems_get_suggestions() {
     let text = r#"[kiln]
-outputs = ["qcow", "iso", "tar"]
+outputs = ["qcow", "img", "tar"]
 root-filesystem = "ext3"
 "#;
     assert_snapshot!(customized(text), @r#"
     unknown output `qcow`
      --> image.toml:3:12
-    3 | outputs = ["qcow", "iso", "tar"]
+    3 | outputs = ["qcow", "img", "tar"]
       |            ^^^^^^
     hint: did you mean `qcow2`?
 
-    unknown output `iso`
+    unknown output `img`
      --> image.toml:3:20
-    3 | outputs = ["qcow", "iso", "tar"]
+    3 | outputs = ["qcow", "img", "tar"]
       |                    ^^^^^
-    hint: there are `raw`, `qcow2`, `vmdk`, `vhdx`, `tar`
+    hint: there are `raw`, `qcow2`, `vmdk`, `vhdx`, `iso`, `tar`
 
     unknown file system `ext3`
      --> image.toml:4:19
@@ -639,6 +639,45 @@ disk-size = "2 GiB"
     "#);
 }
 
+#[cfg(target_arch = "x86_64")]
+#[test]
+fn boot_loaders_need_their_firmware() {
+    let refused = |settings: &str| customized(&format!("[kiln]\n{settings}"));
+    assert_snapshot!(refused("bootloader = \"refind\"\n"), @r#"
+    unknown boot loader `refind`
+     --> image.toml:3:14
+    3 | bootloader = "refind"
+      |              ^^^^^^^^
+    hint: there are `grub`, `systemd-boot`, `uki`
+    "#);
+    for (boot, bootloader) in [("bios", "systemd-boot"), ("hybrid", "uki")] {
+        let text = refused(&format!("boot = \"{boot}\"\nbootloader = \"{bootloader}\"\n"));
+        assert!(
+            text.starts_with(&format!("only UEFI starts `{bootloader}`\n --> image.toml:4:14\n")),
+            "{text}"
+        );
+        assert!(text.contains("hint: use `boot = \"uefi\"`, or `bootloader = \"grub\"`"), "{text}");
+    }
+    assert_snapshot!(refused("outputs = [\"iso\"]\nbootloader = \"uki\"\n"), @r#"
+    a disc has boot loaders of its own
+     --> image.toml:4:14
+    4 | bootloader = "uki"
+      |              ^^^^^
+    hint: leave `bootloader` out of the definition of an `iso`
+    "#);
+}
+
+#[test]
+fn a_live_system_has_no_disk() {
+    assert_snapshot!(customized("[kiln]\noutputs = [\"qcow2\", \"iso\"]\n"), @r#"
+    the system of a disc is not that of a disk
+     --> image.toml:3:21
+    3 | outputs = ["qcow2", "iso"]
+      |                     ^^^^^
+    hint: make `iso` of a definition of its own: a live system has no file system that it could keep things in
+    "#);
+}
+
 #[test]
 fn outputs_cannot_be_empty() {
     let text = r#"[kiln]
@@ -649,7 +688,7 @@ outputs = []
      --> image.toml:3:11
     3 | outputs = []
       |           ^^
-    hint: name some of `raw`, `qcow2`, `vmdk`, `vhdx`, `tar`
+    hint: name some of `raw`, `qcow2`, `vmdk`, `vhdx`, `iso`, `tar`
     "#);
 }
 

@@ -9,6 +9,8 @@ use std::sync::Mutex;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use kiln_resolve::{Definition, Format, Progress, Refresh, Resolution, ResolveError, Resolver, resolve};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
@@ -39,6 +41,20 @@ pub(crate) fn installed(manifest: &Value, pipeline: usize) -> Vec<String> {
     let mut names: Vec<_> = references.as_array().expect("references").iter().map(name).collect();
     names.sort();
     names
+}
+
+/// The stages of a pipeline.
+pub(crate) fn stages<'a>(manifest: &'a Value, pipeline: &str) -> &'a [Value] {
+    let pipelines = manifest["pipelines"].as_array().expect("pipelines");
+    let found = pipelines.iter().find(|candidate| candidate["name"] == pipeline);
+    found.unwrap_or_else(|| panic!("no {pipeline}"))["stages"].as_array().expect("stages")
+}
+
+/// A text that a manifest brings along.
+pub(crate) fn inline(manifest: &Value, checksum: &str) -> String {
+    let data = &manifest["sources"]["org.osbuild.inline"]["items"][checksum]["data"];
+    let bytes = STANDARD.decode(data.as_str().expect("data")).expect("Base64");
+    String::from_utf8(bytes).expect("UTF-8")
 }
 
 /// Everything that a resolution sees.
@@ -85,6 +101,8 @@ pub(crate) fn package(name: &str, version: &str) -> String {
 pub(crate) fn standard() -> Vec<String> {
     let plain = "apt dbus passwd udev tzdata e2fsprogs xfsprogs btrfs-progs fdisk grub-common grub-pc-bin \
                  dosfstools lvm2 cryptsetup-bin cryptsetup-initramfs grub-efi-amd64-bin grub-efi-arm64-bin mtools qemu-utils \
+                 systemd-boot systemd-boot-efi binutils live-boot live-boot-initramfs-tools squashfs-tools xorriso \
+                 isolinux syslinux-common linux-image-6.1.0-9-arch linux-image-6.1.0-10-arch \
                  initramfs-tools linux-image-cloud-amd64 linux-image-cloud-arm64 libinit libhello hello-doc";
     let mut packages: Vec<_> = plain.split(' ').map(|name| package(name, "1")).collect();
     packages.push(format!("{}Essential: yes\n", package("base", "12")));

@@ -3,10 +3,14 @@
 //! These need package sources of the distribution and take minutes: only the images of one example are made by
 //! `cargo xtask test`, the others, which are ignored for that reason, by `cargo xtask test --all`.
 
+mod boot;
 mod image;
+mod iso;
 mod layouts;
 
+use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use kiln_testkit::host;
 use kiln_testkit::vm::{BootReport, Expectation, check_boot};
@@ -23,7 +27,7 @@ pub(crate) fn example(name: &str) -> PathBuf {
 
 /// An example that reports its boot, in a world's directory.
 pub(crate) fn reporting_example(world: &World, name: &str) -> PathBuf {
-    let text = std::fs::read_to_string(example(name)).expect("an example");
+    let text = fs::read_to_string(example(name)).expect("an example");
     world.write(name, format!("{text}\n{REPORT}"))
 }
 
@@ -80,4 +84,34 @@ pub(crate) fn boots(image: &Path, expectation: &Expectation) -> BootReport {
 /// Whether there is what boots images with either firmware.
 pub(crate) fn can_boot() -> bool {
     host::provided("booting an image", &[host::QEMU, host::OVMF])
+}
+
+/// Builds pipelines of a definition twice, which must give the same trees: everything is built anew, only the downloads
+/// are the same files.
+#[track_caller]
+pub(crate) fn two_builds_are_equal(world: &World, definition: &Path, pipelines: &[&str]) {
+    let definition = definition.display().to_string();
+    kiln(world, &["resolve", &definition, "--output", "manifest.json", "--cache", "first"]);
+    let build = |cache: &str, output: &str| {
+        let mut arguments = vec!["build", "manifest.json", "--cache", cache, "--output-directory", output];
+        arguments.extend(pipelines.iter().flat_map(|name| ["--export", name]));
+        kiln(world, &arguments);
+    };
+    build("first", "one");
+    fs::create_dir(world.path("second")).expect("a directory");
+    let copied = Command::new("cp")
+        .args(["-al", "first/sources", "second/sources"])
+        .current_dir(world.path(""))
+        .status()
+        .expect("cp");
+    assert!(copied.success());
+    fs::remove_dir_all(world.path("first/objects")).expect("removed");
+    build("second", "two");
+    for name in pipelines {
+        let (one, two) = (format!("one/{name}"), format!("two/{name}"));
+        let diff = world.run(&["tree", "diff", &one, &two]);
+        assert_eq!(diff.stdout, "", "two builds of `{name}` differ");
+        assert_eq!(diff.code(), Some(0), "{}", diff.shown());
+    }
+    world.assert_nothing_left();
 }

@@ -1,11 +1,8 @@
 //! The example image.
 
-use std::fs;
-use std::process::Command;
-
 use kiln_testkit::vm::{Expectation, Firmware};
 
-use super::{boots, build, can_boot, example, kiln, output, reporting_example};
+use super::{boots, build, can_boot, example, output, reporting_example, two_builds_are_equal};
 use crate::world::World;
 
 #[test]
@@ -23,36 +20,11 @@ fn root_debian_image_boots() {
     world.assert_sound();
 }
 
-/// Everything is built anew, only the downloads are the same files.
 #[test]
 fn root_debian_image_two_cold_builds_are_equal() {
     let world = World::new();
-    let example = example("debian.toml").display().to_string();
-    kiln(&world, &["resolve", &example, "--output", "debian.json", "--cache", "first"]);
     // The build root, and the image's tree, which is all that goes into the image.
-    let pipelines = ["build", "tree"];
-    let build = |cache: &str, output: &str| {
-        let mut arguments = vec!["build", "debian.json", "--cache", cache, "--output-directory", output];
-        arguments.extend(pipelines.iter().flat_map(|name| ["--export", name]));
-        kiln(&world, &arguments);
-    };
-    build("first", "one");
-    fs::create_dir(world.path("second")).expect("a directory");
-    let copied = Command::new("cp")
-        .args(["-al", "first/sources", "second/sources"])
-        .current_dir(world.path(""))
-        .status()
-        .expect("cp");
-    assert!(copied.success());
-    fs::remove_dir_all(world.path("first/objects")).expect("removed");
-    build("second", "two");
-    for name in pipelines {
-        let (one, two) = (format!("one/{name}"), format!("two/{name}"));
-        let diff = world.run(&["tree", "diff", &one, &two]);
-        assert_eq!(diff.stdout, "", "two builds of `{name}` differ");
-        assert_eq!(diff.code(), Some(0), "{}", diff.shown());
-    }
-    world.assert_nothing_left();
+    two_builds_are_equal(&world, &example("debian.toml"), &["build", "tree"]);
 }
 
 #[test]
