@@ -31,6 +31,12 @@ pub(super) const TOKEN: &str = "debian";
 /// Where the image has the programs.
 const PROGRAMS: &str = "usr/lib/systemd/boot/efi";
 
+/// What has signed ones, with another ending, from Debian 13 on: where they are, `bootctl`, too, takes those.
+#[cfg(target_arch = "aarch64")]
+const SIGNED_PACKAGE: &str = "systemd-boot-efi-arm64-signed";
+#[cfg(not(target_arch = "aarch64"))]
+const SIGNED_PACKAGE: &str = "systemd-boot-efi-amd64-signed";
+
 /// The menu is shown for a second, as GRUB's is; without an entry of that name the newest of any other is taken.
 const LOADER: &str = "timeout 1\nconsole-mode keep\ndefault debian-*\n";
 
@@ -47,9 +53,10 @@ pub(super) fn stages(
     }
     let mut directories = ["/EFI/BOOT", "/EFI/systemd", "/loader/entries"].map(str::to_owned).to_vec();
     let program = esp::SYSTEMD_BOOT;
+    let ending = if image.iter().any(|record| record.name == SIGNED_PACKAGE) { ".signed" } else { "" };
     let mut tree: Vec<Value> =
         [format!("EFI/BOOT/{}", esp::DEFAULT_PROGRAM), format!("EFI/systemd/{program}")]
-            .map(|target| from("tree", &format!("{PROGRAMS}/{program}"), &target))
+            .map(|target| from("tree", &format!("{PROGRAMS}/{program}{ending}"), &target))
             .to_vec();
     let mut references = Vec::new();
     let mut files = Vec::new();

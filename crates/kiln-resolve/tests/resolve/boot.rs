@@ -6,7 +6,7 @@ use insta::assert_snapshot;
 use kiln_resolve::{Definition, Format, ResolveError};
 use serde_json::{Value, json};
 
-use crate::world::{World, inline, installed, stages, standard};
+use crate::world::{World, inline, installed, package, stages, standard};
 
 /// A definition with a kernel of which the test world knows the version, and settings.
 fn definition(settings: &str) -> String {
@@ -78,6 +78,20 @@ fn systemd_boot_has_entries_as_kernel_install_makes_them() {
     assert!(packages.contains(&"systemd-boot".to_owned()), "{packages:?}");
     let text = manifest["pipelines"].to_string();
     assert!(!text.contains("grub"), "{text}");
+
+    // From Debian 13 on.
+    let mut packages = standard();
+    packages.retain(|text| !text.starts_with("Package: systemd-boot\n"));
+    packages.push(package("systemd-boot-efi-amd64-signed", "257"));
+    packages.push(format!("{}Depends: systemd-boot-efi-amd64-signed\n", package("systemd-boot", "257")));
+    let text = definition("bootloader = \"systemd-boot\"");
+    let manifest = World::new(&packages).resolve(&text).expect("resolves").manifest;
+    let copied = copied(&manifest, &stages(&manifest, "esp")[1]);
+    assert_eq!(
+        copied.matches("<- tree/usr/lib/systemd/boot/efi/systemd-bootx64.efi.signed\n").count(),
+        2,
+        "{copied}"
+    );
 }
 
 #[cfg(target_arch = "x86_64")]
