@@ -34,6 +34,16 @@ const PAUSES: (Duration, Duration) = (Duration::from_millis(1), Duration::from_m
 /// The device that programs make mappings by: major and minor number. Opening it loads the kernel's module.
 const CONTROL: (u32, u32) = (10, 236);
 
+/// What is said where there is none.
+pub(crate) const NO_DEVICE_MAPPER: &str = "the kernel has no device mapper: load its module (`modprobe dm_mod`), or run \
+     the pipeline in a guest, whose kernel has one (`--in-vm PIPELINE`)";
+
+/// Whether the list of what the kernel has loaded, `/proc/misc`, has the device mapper.
+pub(crate) fn has_device_mapper(misc: &Path) -> bool {
+    let text = fs::read_to_string(misc).unwrap_or_default();
+    text.lines().any(|line| line.split_whitespace().nth(1) == Some("device-mapper"))
+}
+
 /// Where things are on the host.
 pub(super) struct Host {
     pub(super) cryptsetup: PathBuf,
@@ -73,10 +83,7 @@ impl Host {
 
     /// Holds that the kernel has a device mapper, and loads it if it can be loaded.
     fn check_kernel(&self, dev: &Path) -> Result<(), ModuleError> {
-        let loaded = || {
-            let text = fs::read_to_string(&self.misc).unwrap_or_default();
-            text.lines().any(|line| line.split_whitespace().nth(1) == Some("device-mapper"))
-        };
+        let loaded = || has_device_mapper(&self.misc);
         if loaded() {
             return Ok(());
         }
@@ -91,10 +98,7 @@ impl Host {
         if loaded() {
             return Ok(());
         }
-        Err(ModuleError::invalid(
-            "the kernel has no device mapper: load its module (`modprobe dm_mod`), or run the pipeline in a guest, \
-             whose kernel has one (`--in-vm PIPELINE`)",
-        ))
+        Err(ModuleError::invalid(NO_DEVICE_MAPPER))
     }
 
     /// A tool that sees this directory as `/dev`.

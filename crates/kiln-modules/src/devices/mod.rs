@@ -5,7 +5,7 @@ mod fixture;
 mod loopback;
 mod luks2;
 mod lvm2_lv;
-mod mapping;
+pub(crate) mod mapping;
 mod nodes;
 
 /// What makes loop devices for stages that ask for them while they run.

@@ -10,6 +10,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::json;
 
+use crate::devices::mapping::{NO_DEVICE_MAPPER, has_device_mapper};
 use crate::stage_devices::{self, flag};
 use crate::support::random;
 
@@ -71,10 +72,15 @@ impl Stage for Lvm2Create {
         let group = random::uuid()?;
         context.say(format_args!("LVM2: using vg name '{group}'"));
         for command in commands(&options, &device, &group) {
-            command.run()?;
+            command.run().map_err(|error| explain(error.into(), Path::new("/proc/misc")))?;
         }
         Ok(())
     }
+}
+
+/// The reason of a failure: `lvcreate` does nothing without the device mapper, which it has in many words.
+fn explain(error: ModuleError, misc: &Path) -> ModuleError {
+    if has_device_mapper(misc) { error } else { ModuleError::invalid(NO_DEVICE_MAPPER) }
 }
 
 #[cfg(test)]
@@ -121,5 +127,17 @@ mod tests {
             "lvcreate -an --extents 100%FREE -n home group",
         ];
         assert_eq!(found, expected);
+    }
+
+    #[test]
+    fn a_kernel_without_the_device_mapper_is_what_a_failure_is_about() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let message = |list: &str| {
+            let misc = directory.path().join("misc");
+            std::fs::write(&misc, list).expect("a list");
+            explain(ModuleError::invalid("exit status 3"), &misc).to_string()
+        };
+        assert_eq!(message("237 loop-control\n236 device-mapper\n"), "exit status 3");
+        assert_eq!(message("237 loop-control\n"), NO_DEVICE_MAPPER);
     }
 }

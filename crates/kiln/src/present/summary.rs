@@ -48,6 +48,9 @@ fn files(directory: &std::path::Path) -> Vec<(std::path::PathBuf, u64)> {
     files
 }
 
+/// How the errors begin that a machine with another kernel does not have.
+const LACKS: [&str; 2] = ["the kernel has no device mapper", "the kernel has no file system"];
+
 /// The error for a build in which a download or a stage failed.
 pub(crate) fn failure(outcome: &Outcome) -> CliError {
     let failed: Vec<_> = outcome
@@ -89,6 +92,13 @@ pub(crate) fn failure(outcome: &Outcome) -> CliError {
     }
     if reason.ends_with(FULL) {
         error = error.hint(MAKE_ROOM);
+    }
+    if LACKS.iter().any(|words| reason.contains(words)) {
+        let hint = format!(
+            "or build the pipeline in a virtual machine, whose kernel has it: `--in-vm {}`",
+            pipeline.name
+        );
+        error = error.hint(hint);
     }
     error.hint(format!("the stage's id is {}; `--json` prints its whole output", stage.id))
 }
