@@ -405,13 +405,13 @@ pub(super) fn complete(disk: &Disk, settings: &Settings, report: &mut Report) ->
     let mut partitions: Vec<Partition> = Vec::new();
     for Placed { value: written, span } in &disk.partitions {
         let content = match &written.content {
-            WrittenContent::Plain(space) => Content::Plain(space.complete(kind, report)),
+            WrittenContent::Plain(space) => Content::Plain(space.complete(kind, written.least, span, report)),
             WrittenContent::Btrfs(subvolumes) => Content::Btrfs(subvolumes.clone()),
             WrittenContent::Group { name, volumes } => {
                 let volumes = volumes.iter().map(|volume| Volume {
                     name: volume.value.name.clone(),
                     least: volume.value.least,
-                    space: volume.value.space.complete(kind, report),
+                    space: volume.value.space.complete(kind, volume.value.least, &volume.span, report),
                 });
                 Content::Group { name: name.clone(), volumes: volumes.collect() }
             }
@@ -425,7 +425,6 @@ pub(super) fn complete(disk: &Disk, settings: &Settings, report: &mut Report) ->
     if !partitions.iter().any(Partition::has_root) {
         add_root(&mut partitions, kind);
     }
-    room(&partitions, settings, report);
     if encrypted
         && !settings.kernels_on_esp()
         && let Some(boot) = disk.mountpoints.iter().find(|mountpoint| mountpoint.value == "/boot")
@@ -441,41 +440,6 @@ pub(super) fn complete(disk: &Disk, settings: &Settings, report: &mut Report) ->
         );
     }
     partitions
-}
-
-/// Holds that a disk whose size is given has room for `/`, if nothing says how large that is.
-fn room(partitions: &[Partition], settings: &Settings, report: &mut Report) {
-    let Some(disk) = &settings.disk_size else { return };
-    let mut others = settings.swap_size.unwrap_or_default();
-    if settings.kernels_on_esp() {
-        others = others.saturating_add(settings.esp_size());
-    }
-    for partition in partitions {
-        let sizes: u64 = match &partition.content {
-            Content::Group { volumes, .. } => {
-                let sum = |sum: u64, volume: &Volume| sum.saturating_add(volume.least.unwrap_or_default());
-                let rest = volumes.iter().any(|volume| volume.least.is_none());
-                if partition.has_root() && !rest {
-                    return;
-                }
-                volumes.iter().fold(0, sum)
-            }
-            _ if partition.has_root() && partition.least.is_some() => return,
-            _ => 0,
-        };
-        let least = if partition.has_root() { 0 } else { partition.least.unwrap_or_default() };
-        others = others.saturating_add(sizes.max(least));
-    }
-    // The swap space alone has a finding of its own.
-    if others >= disk.value && settings.swap_size.unwrap_or_default() < disk.value {
-        let message =
-            format!("the disk has no room for `/`: all else needs {} MiB", others.div_ceil(1 << 20));
-        report.add(
-            disk.span.clone(),
-            message,
-            Some("make the disk larger, or leave its size out".to_owned()),
-        );
-    }
 }
 
 /// Adds `/` as the format does: to the volume group or the btrfs, or as a partition.
@@ -504,11 +468,18 @@ fn add_root(partitions: &mut Vec<Partition>, kind: FileSystem) {
 }
 
 impl WrittenSpace {
-    fn complete(&self, usual: FileSystem, report: &mut Report) -> Space {
+    fn complete(&self, usual: FileSystem, least: Option<u64>, span: &Span, report: &mut Report) -> Space {
         match self {
             Self::FileSystem { mountpoint, kind, label } => {
                 let kind = if mountpoint.value == "/" { usual } else { kind.unwrap_or(usual) };
                 fits(label.as_ref(), kind.name(), kind.longest_label(), report);
+                if least.is_some_and(|least| least < kind.smallest()) {
+                    let mebibytes = kind.smallest() >> 20;
+                    let message =
+                        format!("a file system of type {} needs at least {mebibytes} MiB", kind.name());
+                    let hint = "make it larger, or use another `fs_type`".to_owned();
+                    report.add(span.clone(), message, Some(hint));
+                }
                 Space::FileSystem {
                     mountpoint: mountpoint.value.clone(),
                     kind,

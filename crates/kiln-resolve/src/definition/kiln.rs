@@ -83,6 +83,16 @@ impl FileSystem {
         }
     }
 
+    /// The least number of bytes that its `mkfs` takes.
+    pub(crate) fn smallest(self) -> u64 {
+        let mebibytes = match self {
+            Self::Ext4 => 1,
+            Self::Xfs => 300,
+            Self::Btrfs => 114,
+        };
+        mebibytes << 20
+    }
+
     /// How many bytes a label may have.
     pub(crate) fn longest_label(self) -> usize {
         match self {

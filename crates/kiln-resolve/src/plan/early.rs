@@ -2,7 +2,7 @@
 //!
 //! | file | who heeds it |
 //! |---|---|
-//! | `/etc/fstab` | the initial RAM disk has the checkers of the file systems that are in it |
+//! | `/etc/fstab` | the initial RAM disk has what checks `/usr`, if that has a file system of its own |
 //! | `/etc/kernel-img.conf` | links to the newest kernel are where the boot loader reads them, now and after updates |
 //! | `/etc/crypttab`, the key, `/etc/cryptsetup-initramfs/conf-hook` | the initial RAM disk opens the encrypted partition |
 //! | `/etc/initramfs-tools/conf.d/key` | only root reads an initial RAM disk with a key |

@@ -13,6 +13,7 @@
 //! left, wherever it stands. Its content may be encrypted.
 
 use super::ids;
+use crate::ResolveError;
 use crate::apt::Record;
 use crate::definition::{Content, Definition, FileSystem, Space};
 use crate::resolve::installed;
@@ -31,6 +32,8 @@ const EXTENTS_START: u64 = MIB;
 const EXTENT: u64 = 4 * MIB;
 /// The disk of an image that says nothing: enough for a minimal system with room to work in.
 const LEAST: u64 = 2 << 30;
+/// Less has no room for any system.
+const SMALLEST_ROOT: u64 = 64 * MIB;
 /// What is added to the packages' own size: initramfs, logs, caches, the file system's own structures.
 const ROOM: u64 = 512 << 20;
 
@@ -296,6 +299,18 @@ impl Part {
         self.least.map(|least| whole(least.saturating_add(self.overhead())))
     }
 
+    /// The room for `/`, if it has so many bytes.
+    fn room(&self, size: u64) -> u64 {
+        match &self.payload {
+            Payload::System(Content::Group { volumes, .. }) => {
+                let is_root = |space: &Space| matches!(space, Space::FileSystem { mountpoint, .. } if mountpoint == "/");
+                let sizes = volumes.iter().zip(self.extents(size));
+                sizes.filter(|(volume, _)| is_root(&volume.space)).map(|(_, extents)| extents * EXTENT).sum()
+            }
+            _ => size.saturating_sub(self.overhead()),
+        }
+    }
+
     /// How many extents each of its volumes has, if it has so many bytes.
     pub(super) fn extents(&self, size: u64) -> Vec<u64> {
         let Payload::System(Content::Group { volumes, .. }) = &self.payload else { return Vec::new() };
@@ -303,6 +318,21 @@ impl Part {
         let rest = (size.saturating_sub(self.overhead()) / EXTENT).saturating_sub(sum / EXTENT);
         volumes.iter().map(|volume| volume.least.map_or(rest, |least| least.div_ceil(EXTENT))).collect()
     }
+}
+
+/// Holds that the disk has room for `/`: one whose size is given may not.
+pub(super) fn check(definition: &Definition, image: &[Record]) -> Result<(), ResolveError> {
+    let Some(asked) = &definition.kiln.disk_size else { return Ok(()) };
+    let (placed, size) = place(definition, image);
+    let root = placed.iter().find(|placed| placed.part.root);
+    let room = root.map_or(0, |root| root.part.room(root.size));
+    // One whose root says its size is made large enough.
+    if room >= SMALLEST_ROOT || size > whole(asked.value) {
+        return Ok(());
+    }
+    let message = format!("the disk has {} MiB, and no room for `/` beside the rest", size / MIB);
+    let hint = "make it larger, or leave its size out".to_owned();
+    Err(ResolveError::Definition(Box::new(definition.finding(&asked.span, message, Some(hint)))))
 }
 
 /// Gives partitions their places on a disk as large as was asked for, or as the packages need, and returns its size.

@@ -74,6 +74,7 @@ pub(crate) fn manifest(
         add("esp", esp::stages(definition, release, image, &mut sources)?);
     }
     if outputs.iter().any(|output| output.is_disk()) {
+        layout::check(definition, image)?;
         add("image", disk::stages(definition, image, source_epoch));
     }
     let mut exports = Vec::new();

@@ -736,7 +736,7 @@ fn partitions_keep_their_order_and_the_roots_takes_the_rest() {
         r#"
 [[customizations.disk.partitions]]
 mountpoint = "/var/log"
-minsize = "100 MiB"
+minsize = "300 MiB"
 fs_type = "xfs"
 [[customizations.disk.partitions]]
 mountpoint = "/"
@@ -753,19 +753,19 @@ disk-size = "1 GiB"
     );
     assert_snapshot!(shown(&manifest, "image", &["sfdisk", "mkfs.ext4", "mkswap", "copy", "grub2.inst"]), @r#"
     truncate
-    sfdisk {"label":"gpt","uuid":"ef50fbfa-9364-8909-b483-5dad7d933347","partitions":[{"start":2048,"size":2048,"type":"21686148-6449-6e6f-744e-656564454649","uuid":"aa6e19f7-ad99-83cd-bc98-995d5157a748","name":"boot"},{"start":4096,"size":204800,"type":"0fc63daf-8483-4772-8e79-3d69d8477de4","uuid":"902df5e6-0190-8202-a698-c0e184b0cf75","name":"var-log"},{"start":208896,"size":1474560,"type":"4f68bce3-e8cd-4db1-96e7-fbcaf984b709","uuid":"113036c7-2007-835a-a0e1-077fdc5229a2","name":"root"},{"start":1683456,"size":409600,"type":"0fc63daf-8483-4772-8e79-3d69d8477de4","uuid":"c1ce5b9a-9aba-842e-8b43-432d1d929b09","name":"var"},{"start":2093056,"size":2048,"type":"0657fd6d-a4ab-43c4-84e5-0933c84b4f4f","uuid":"fc7001c7-1c17-8062-b747-e13bc598f025","name":"swap"}]}
+    sfdisk {"label":"gpt","uuid":"ef50fbfa-9364-8909-b483-5dad7d933347","partitions":[{"start":2048,"size":2048,"type":"21686148-6449-6e6f-744e-656564454649","uuid":"aa6e19f7-ad99-83cd-bc98-995d5157a748","name":"boot"},{"start":4096,"size":614400,"type":"0fc63daf-8483-4772-8e79-3d69d8477de4","uuid":"902df5e6-0190-8202-a698-c0e184b0cf75","name":"var-log"},{"start":618496,"size":1064960,"type":"4f68bce3-e8cd-4db1-96e7-fbcaf984b709","uuid":"113036c7-2007-835a-a0e1-077fdc5229a2","name":"root"},{"start":1683456,"size":409600,"type":"0fc63daf-8483-4772-8e79-3d69d8477de4","uuid":"c1ce5b9a-9aba-842e-8b43-432d1d929b09","name":"var"},{"start":2093056,"size":2048,"type":"0657fd6d-a4ab-43c4-84e5-0933c84b4f4f","uuid":"fc7001c7-1c17-8062-b747-e13bc598f025","name":"swap"}]}
       device: "loopback" {"filename":"x.raw","lock":true}
     mkfs.xfs
     mkfs.ext4 {"uuid":"3114050e-4b48-83e6-a7ae-18e2c50d9c83","metadata_csum_seed":false,"orphan_file":false}
-      device: "loopback" {"filename":"x.raw","start":208896,"size":1474560,"lock":true}
+      device: "loopback" {"filename":"x.raw","start":618496,"size":1064960,"lock":true}
     mkfs.ext4 {"uuid":"80457a34-ef3c-8472-998b-c2217be9fd65","label":"var","metadata_csum_seed":false,"orphan_file":false}
       device: "loopback" {"filename":"x.raw","start":1683456,"size":409600,"lock":true}
     mkswap {"uuid":"4e2a3bd3-88b1-8f20-8097-6011adb1c49f"}
       device: "loopback" {"filename":"x.raw","start":2093056,"size":2048,"lock":true}
     copy {"paths":[{"from":"input://tree/","to":"mount://root/"}]}
-      partition3: "loopback" {"filename":"x.raw","start":208896,"size":1474560}
+      partition3: "loopback" {"filename":"x.raw","start":618496,"size":1064960}
       partition4: "loopback" {"filename":"x.raw","start":1683456,"size":409600}
-      partition2: "loopback" {"filename":"x.raw","start":4096,"size":204800}
+      partition2: "loopback" {"filename":"x.raw","start":4096,"size":614400}
       {"name":"root","type":"ext4","source":"partition3","target":"/"}
       {"name":"mount1","type":"ext4","source":"partition4","target":"/var"}
       {"name":"mount2","type":"xfs","source":"partition2","target":"/var/log"}
@@ -954,4 +954,34 @@ key-file = {key}
     let names: Vec<&str> = asked.iter().map(|(path, _)| path.as_str()).collect();
     assert_eq!(names, ["/etc/kernel-img.conf", "/etc/crypttab"]);
     assert!(asked[1].1.ends_with(" none luks,initramfs\n"), "{}", asked[1].1);
+}
+
+#[test]
+fn a_disk_has_room_for_the_root() {
+    let world = World::new(&standard());
+    let home = "[[customizations.disk.partitions]]\nmountpoint = \"/home\"\nminsize = \"1 GiB\"\n";
+    let group = "[[customizations.disk.partitions]]\ntype = \"lvm\"\n\
+                 logical_volumes = [{ mountpoint = \"/srv\", minsize = \"500 MiB\" }]\n";
+    let root = "[[customizations.disk.partitions]]\nmountpoint = \"/\"\nminsize = \"1 GiB\"\n";
+    // The volume group needs a partition for `/boot` beside it.
+    for (partitions, size, fits) in [
+        (home, "1 GiB", false),
+        (home, "2 GiB", true),
+        (group, "1 GiB", false),
+        (group, "1200 MiB", true),
+        // What is larger than the disk makes the disk larger.
+        (&format!("{home}{root}"), "1 GiB", true),
+    ] {
+        let definition =
+            format!("name = \"x\"\ndistro = \"debian-12\"\n{partitions}[kiln]\ndisk-size = \"{size}\"\n");
+        match world.resolve(&definition) {
+            Ok(_) => assert!(fits, "{definition}"),
+            Err(error) => {
+                assert!(!fits, "{definition}: {error}");
+                let finding = error.finding().expect("a place");
+                assert_eq!(finding.message, "the disk has 1024 MiB, and no room for `/` beside the rest");
+                assert!(finding.excerpt.contains("disk-size"), "{finding}");
+            }
+        }
+    }
 }

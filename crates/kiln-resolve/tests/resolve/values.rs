@@ -516,23 +516,29 @@ subvolumes = [{ name = "@", mountpoint = "/srv" }]
 }
 
 #[test]
-fn a_disk_has_room_for_the_root() {
+fn file_systems_are_large_enough_for_their_type() {
     let text = r#"[[customizations.disk.partitions]]
 mountpoint = "/home"
-minsize = "2 GiB"
-[kiln]
-disk-size = "2 GiB"
+minsize = "299 MiB"
+fs_type = "xfs"
+[[customizations.disk.partitions]]
+mountpoint = "/srv"
+minsize = "100 MiB"
+fs_type = "btrfs"
 "#;
     assert_snapshot!(customized(text), @r#"
-    the disk has no room for `/`: all else needs 2048 MiB
-     --> image.toml:6:13
-    6 | disk-size = "2 GiB"
-      |             ^^^^^^^
-    hint: make the disk larger, or leave its size out
+    a file system of type xfs needs at least 300 MiB
+     --> image.toml:2:1
+    2 | [[customizations.disk.partitions]]
+      | ^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^
+    hint: make it larger, or use another `fs_type`
+
+    a file system of type btrfs needs at least 114 MiB
+     --> image.toml:6:1
+    6 | [[customizations.disk.partitions]]
+      | ^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^
+    hint: make it larger, or use another `fs_type`
     "#);
-    // What is larger than the disk makes the disk larger.
-    let root = "[[customizations.disk.partitions]]\nmountpoint = \"/\"\nminsize = \"1 GiB\"\n";
-    assert_eq!(customized(&format!("{root}{text}")), "accepted");
 }
 
 #[test]
