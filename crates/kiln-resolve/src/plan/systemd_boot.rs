@@ -97,7 +97,7 @@ fn from(input: &str, source: &str, target: &str) -> Value {
     json!({ "from": format!("input://{input}/{source}"), "to": format!("tree:///{target}") })
 }
 
-/// An entry of the menu, to the byte as `kernel-install` writes it.
+/// An entry of the menu, to the byte as Debian 12's `kernel-install` writes it; others say the same in other words.
 fn entry(definition: &Definition, release: &Release, version: &str, initramfs: &str) -> String {
     format!(
         "title      Debian GNU/Linux {} ({})\nversion    {version}\nsort-key   debian\noptions    {}\n\

@@ -49,10 +49,7 @@ fn root_debian_uki_boots() {
     build(&world, &definition, &["--export", "qcow2", "--export", "esp"]);
     let image = "output/esp/EFI/BOOT/BOOTX64.EFI";
     let shown = world.run(&["pe", image, "--json"]).succeeded().json();
-    let sections: Vec<_> = shown["sections"].as_array().expect("sections").iter().collect();
-    for name in [".osrel", ".cmdline", ".linux", ".initrd"] {
-        assert!(sections.iter().any(|section| section["name"] == name), "{name}: {shown}");
-    }
+    assert_eq!(shown[0]["uki"], true, "{shown}");
     let release = world.run(&["pe", image, "--section", ".osrel"]).succeeded().stdout;
     assert!(release.contains("VERSION_CODENAME=bookworm"), "{release}");
     let command_line = world.run(&["pe", image, "--section", ".cmdline"]).succeeded().stdout;
