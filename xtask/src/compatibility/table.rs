@@ -66,7 +66,21 @@ fn single_stages(results: &Results) -> String {
              the stage's source uses is left out when it does.\n\n\
              | file | pass | left out | differ, and why |\n|---|--:|--:|---|\n";
     for (file, [passed, skipped, differ]) in stages(results) {
-        let _ = writeln!(text, "| `{file}` | {} | {} | {} |", passed.len(), skipped.len(), differ.join("; "));
+        let _ = writeln!(text, "| `{file}` | {} | {} | {} |", passed.len(), skipped.len(), counted(&differ));
+    }
+    text
+}
+
+/// What differs, once for all parameters of a test.
+fn counted(differ: &[String]) -> String {
+    let mut text = String::new();
+    for same in differ.chunk_by(|one, other| one == other) {
+        let [first, ..] = same else { continue };
+        let separator = if text.is_empty() { "" } else { "; " };
+        let _ = match same.len() {
+            1 => write!(text, "{separator}{first}"),
+            times => write!(text, "{separator}{first} ({times} times)"),
+        };
     }
     text
 }
