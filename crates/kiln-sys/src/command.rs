@@ -93,6 +93,21 @@ impl Run {
         Ok(self)
     }
 
+    /// Lets the child, and what it starts, hold a descriptor open, under whatever number it has.
+    pub fn holding(mut self, descriptor: std::os::fd::BorrowedFd<'_>) -> io::Result<Self> {
+        use std::os::unix::process::CommandExt;
+        let descriptor = rustix::io::fcntl_dupfd_cloexec(descriptor, 3)?;
+        let keep = move || {
+            rustix::io::fcntl_setfd(&descriptor, rustix::io::FdFlags::empty()).map_err(io::Error::from)
+        };
+        // SAFETY: the closure makes one system call on a descriptor that it owns, and neither allocates nor takes locks.
+        #[expect(unsafe_code, reason = "the hook runs between fork and exec")]
+        unsafe {
+            self.command.pre_exec(keep);
+        }
+        Ok(self)
+    }
+
     /// Gives the child a text to read from its standard input.
     #[must_use]
     pub fn input(mut self, text: impl Into<Vec<u8>>) -> Self {

@@ -6,6 +6,7 @@
 //! - [`btrfs`]: subvolumes: directories that are copied and removed in one step.
 //! - [`chroot`]: a thread with mounts of its own, and children with another root.
 //! - [`command`]: the one way to run a child process.
+//! - [`device_mapper`]: block devices whose sectors are those of others.
 //! - [`extents`]: where files are on their disk, and which of them share it.
 //! - [`filesystem`]: file systems on block devices, mounted and unmounted with errors that say why.
 //! - [`holders`]: who keeps a device or a file system busy.
@@ -27,6 +28,7 @@ pub mod bind;
 pub mod btrfs;
 pub mod chroot;
 pub mod command;
+pub mod device_mapper;
 pub mod extents;
 pub mod filesystem;
 pub mod holders;

@@ -1,41 +1,84 @@
-//! Loop devices to stand on, and tools and a kernel that stand in for those of the host: a mapping needs a kernel with the
-//! device mapper, which not every machine that runs the tests has. Their names and nodes are those of a second loop device.
+//! Loop devices to stand on, and a tool and a device mapper that stand in for those of the host: not every machine that runs
+//! the tests has these. Names and nodes of mappings are those of a second loop device.
 
 use std::fs::{self, File, OpenOptions};
+use std::io::Write as _;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use kiln_api::ModuleError;
 use kiln_api::device::DeviceRequest;
+use kiln_sys::device_mapper::{Guard, Target};
 use kiln_sys::loop_device::{LOOP_MAJOR, LoopDevice, LoopError, LoopOptions};
 use rustix::fs::{CWD, FileType, Mode, makedev, mknodat};
 use serde_json::{Value, json};
 
-use super::mapping::Host;
+use super::mapping::{self, Host, Mapper, Table};
 
-/// What stands in for `cryptsetup` and `dmsetup`: writes down how it was called, and does with the list of block devices
+/// What stands in for `cryptsetup`: writes down how it was called, and does with the list of block devices
 /// what the kernel would do.
 const TOOL: &str = r#"#!/bin/sh
 input=$(cat; echo .)
 printf '%s\n' "${0##*/} $* <$(printf %s "${input%.}" | tr '\n' ';')" >>DIRECTORY/called
 for name; do :; done
-case "$*" in
-"-q open "*|"create "*)
-    if [ -e DIRECTORY/fail ]; then cat DIRECTORY/fail >&2; exit 2; fi
-    mkdir -p DIRECTORY/block/dm-7/dm
-    echo "$name" >DIRECTORY/block/dm-7/dm/name
-    cp DIRECTORY/number DIRECTORY/block/dm-7/dev
-    ;;
-"remove --deferred "*)
-    if [ -e DIRECTORY/busy ]; then exit 0; fi
-    for name; do
-        for device in DIRECTORY/block/dm-*; do
-            if [ -e "$device" ] && [ "$(cat "$device/dm/name")" = "$name" ]; then rm -r "$device"; fi
-        done
-    done
-    ;;
-esac
+if [ -e DIRECTORY/fail ]; then cat DIRECTORY/fail >&2; exit 2; fi
+mkdir -p DIRECTORY/block/dm-7/dm
+echo "$name" >DIRECTORY/block/dm-7/dm/name
+cp DIRECTORY/number DIRECTORY/block/dm-7/dev
 "#;
+
+/// What stands in for the device mapper: writes down what it was told, and does it to the list of block devices.
+struct Recorder {
+    directory: PathBuf,
+    absent: bool,
+}
+
+impl Recorder {
+    fn note(&self, line: &str) {
+        let called = OpenOptions::new().append(true).open(self.directory.join("called"));
+        writeln!(called.expect("a list"), "{line}").expect("written");
+    }
+}
+
+impl Mapper for Recorder {
+    fn guard(&self, _: &Path, _: &Path, _: &str) -> Result<Option<Guard>, ModuleError> {
+        if self.absent { Err(mapping::no_device_mapper()) } else { Ok(None) }
+    }
+
+    fn make(&self, _: &Path, name: &str, table: &Table<'_>) -> Result<(), ModuleError> {
+        let mut line = format!("make {name}");
+        if let Some(id) = table.id {
+            line += &format!(" id {id}");
+        }
+        if table.read_only {
+            line += " read-only";
+        }
+        for Target { start, length, kind, parameters } in &table.targets {
+            line += &format!("; {start} {length} {kind} {parameters}");
+        }
+        self.note(&line);
+        let mapping = self.directory.join("block/dm-7");
+        fs::create_dir_all(mapping.join("dm")).expect("a directory");
+        fs::write(mapping.join("dm/name"), format!("{name}\n")).expect("written");
+        fs::copy(self.directory.join("number"), mapping.join("dev")).expect("copied");
+        Ok(())
+    }
+
+    fn remove(&self, _: &Path, names: &[&str]) -> Result<(), ModuleError> {
+        self.note(&format!("remove {}", names.join(" ")));
+        if self.directory.join("busy").exists() {
+            return Ok(());
+        }
+        for mapping in fs::read_dir(self.directory.join("block")).expect("a directory").flatten() {
+            let name = fs::read_to_string(mapping.path().join("dm/name")).unwrap_or_default();
+            if names.contains(&name.trim_end()) {
+                fs::remove_dir_all(mapping.path()).expect("removed");
+            }
+        }
+        Ok(())
+    }
+}
 
 pub(super) struct Fixture {
     directory: tempfile::TempDir,
@@ -87,11 +130,8 @@ impl Fixture {
         let number = format!("{LOOP_MAJOR}:{}", second.number());
         fs::write(at("number"), number).expect("a number");
         let tool = TOOL.replace("DIRECTORY", directory.path().to_str().expect("UTF-8"));
-        for name in ["bin/cryptsetup", "bin/dmsetup"] {
-            fs::write(at(name), &tool).expect("a script");
-            fs::set_permissions(at(name), fs::Permissions::from_mode(0o755)).expect("a mode");
-        }
-        fs::write(at("misc"), "237 loop-control\n236 device-mapper\n").expect("a list");
+        fs::write(at("bin/cryptsetup"), &tool).expect("a script");
+        fs::set_permissions(at("bin/cryptsetup"), fs::Permissions::from_mode(0o755)).expect("a mode");
         fs::write(at("called"), "").expect("a list");
         Self { dev: at("dev"), directory, parent, name, second }
     }
@@ -104,12 +144,17 @@ impl Fixture {
     pub(super) fn host(&self) -> Host {
         Host {
             cryptsetup: self.at("bin/cryptsetup"),
-            dmsetup: self.at("bin/dmsetup"),
+            mapper: Box::new(Recorder { directory: self.directory.path().to_owned(), absent: false }),
             block: self.at("block"),
-            misc: self.at("misc"),
             locks: self.at("locks"),
             limit: Duration::ZERO,
         }
+    }
+
+    /// The stand-ins on a machine whose kernel has no device mapper.
+    pub(super) fn without_mapper(&self) -> Host {
+        let mapper = Recorder { directory: self.directory.path().to_owned(), absent: true };
+        Host { mapper: Box::new(mapper), ..self.host() }
     }
 
     pub(super) fn request<'a>(&'a self, options: &'a Value) -> DeviceRequest<'a> {
@@ -136,12 +181,12 @@ impl Fixture {
         json!({"major": LOOP_MAJOR, "minor": self.second.number()})
     }
 
-    /// How the tools were called: words and input.
+    /// How the tool was called, words and input, and what the kernel was told.
     pub(super) fn called(&self) -> Vec<String> {
         fs::read_to_string(self.at("called")).expect("a list").lines().map(str::to_owned).collect()
     }
 
-    /// Has the tools fail.
+    /// Has the tool fail.
     pub(super) fn fail(&self, message: &str) {
         fs::write(self.at("fail"), message).expect("written");
     }

@@ -20,6 +20,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::{Map, json};
 
+use super::mapping;
 use super::nodes::Nodes;
 use crate::host;
 
@@ -224,6 +225,12 @@ impl OpenDevice for OpenLoopback {
 
     fn close(self: Box<Self>) -> Result<(), ModuleError> {
         let Self { nodes, device, inhibitor, .. } = *self;
+        if let Some(dev) = nodes.paths.first().and_then(|node| node.parent()) {
+            let parts = device.partitions().into_iter().map(|(_, major, minor)| (major, minor));
+            parts
+                .chain([(LOOP_MAJOR, device.number())])
+                .for_each(|number| mapping::remove_all_on(dev, number));
+        }
         let result = device.close().map_err(loop_error);
         drop(nodes);
         drop(inhibitor);

@@ -7,7 +7,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::{Map, json};
 
-use super::mapping::{self, Host, Mapping, Plan};
+use super::mapping::{self, Host, Make, Mapping, Plan};
 use crate::host;
 use crate::support::random;
 
@@ -15,8 +15,7 @@ const NAME: &str = "org.osbuild.luks2";
 
 /// Opens the LUKS container on the parent device.
 ///
-/// Needs `cryptsetup`, which reads the passphrase from its standard input, and `dmsetup` on the host, and a kernel with the
-/// device mapper. The device lasts as long as the stage; the kernel removes it by itself if Kiln is killed, and udev is kept from
+/// Needs `cryptsetup` on the host, which reads the passphrase from its standard input, and a kernel with the device mapper. The device lasts as long as the stage; the kernel removes it by itself if Kiln is killed, and udev is kept from
 /// looking at it (given the rules that osbuild installs for that). On a device that refuses writes, it is opened for reading.
 // No `Debug`: the passphrase is in it.
 #[derive(Deserialize, JsonSchema)]
@@ -52,7 +51,8 @@ fn open(request: &DeviceRequest<'_>, host: Host) -> Result<Box<dyn OpenDevice>, 
     let inside = std::path::Path::new("/dev").join(request.parent.unwrap_or_default());
     let tool = host.tool(&host.cryptsetup, request.dev)?;
     let make = tool.args(["-q", "open"]).args(read_only.then_some("--readonly")).arg(inside).arg(&name);
-    let plan = Plan { name: &name, dev: request.dev, make: make.input(options.passphrase) };
+    let make = Make::Tool(Box::new(make.input(options.passphrase)));
+    let plan = Plan { name: &name, dev: request.dev, below: &parent, make };
     let mapping = Mapping::make(host, plan)?;
     let (major, minor) = mapping.number();
     let node = json!({"major": major, "minor": minor});
@@ -113,10 +113,8 @@ mod tests {
         assert_eq!(reply.data["node"], fixture.number());
         let parent = fixture.parent();
         let called = fixture.called();
-        let expected = [
-            format!("cryptsetup -q open /dev/{parent} {name} <correct horse"),
-            format!("dmsetup remove --deferred {name} <"),
-        ];
+        let expected =
+            [format!("cryptsetup -q open /dev/{parent} {name} <correct horse"), format!("remove {name}")];
         assert_eq!(called, expected);
         assert!(fixture.locked(&name), "udev would look at it");
         assert!(fixture.dev.join(&reply.path).exists());
@@ -151,9 +149,8 @@ mod tests {
             "`org.osbuild.luks2` needs a `parent`: the device that it stands on, as a loop device"
         );
         assert!(message(fixture.host(), Some("none")).starts_with("cannot look at `"));
-        let kernel = Host { misc: "/dev/null".into(), ..fixture.host() };
         assert_eq!(
-            message(kernel, Some(&parent)),
+            message(fixture.without_mapper(), Some(&parent)),
             "the kernel has no device mapper: load its module (`modprobe dm_mod`), or run the pipeline in a guest, whose \
              kernel has one (`--in-vm PIPELINE`)"
         );
@@ -183,7 +180,7 @@ mod tests {
             open(&fixture.request(&options), fixture.host()).err().expect("no such device").to_string();
         assert!(error.starts_with("cannot open `"), "{error}");
         let called = fixture.called();
-        assert!(called[1].starts_with("dmsetup remove --deferred osbuild-luks-"), "{called:?}");
+        assert!(called[1].starts_with("remove osbuild-luks-"), "{called:?}");
         assert_eq!((called.len(), fixture.locks()), (2, Vec::new()));
         fixture.end();
     }
@@ -213,17 +210,16 @@ mod tests {
         opened.close().expect("closed");
         let called = fixture.called();
         assert_eq!(called.len(), 3, "{called:?}");
-        assert_eq!(called[0], "dmsetup remove --deferred osbuild-luks-left osbuild-luks-left_dif <");
+        assert_eq!(called[0], "remove osbuild-luks-left osbuild-luks-left_dif");
         assert!(called[1].starts_with("cryptsetup -q open "), "{called:?}");
         assert_eq!(fixture.locks(), Vec::<String>::new());
         fixture.end();
     }
 
-    // `dmsetup` comes with LVM.
     #[test]
     #[ignore = "runs in the guest: cargo xtask guest-test"]
     fn guest_containers_are_opened() {
-        if !needs::provided("LUKS", &[needs::CRYPTSETUP, needs::LVM]) {
+        if !needs::provided("LUKS", &[needs::CRYPTSETUP]) {
             return;
         }
         let fixture = Fixture::new(64 << 20);
@@ -256,7 +252,7 @@ mod tests {
     #[test]
     #[ignore = "runs in the guest: cargo xtask guest-test"]
     fn guest_both_mappings_of_a_container_with_integrity_go() {
-        if !needs::provided("LUKS", &[needs::CRYPTSETUP, needs::LVM]) {
+        if !needs::provided("LUKS", &[needs::CRYPTSETUP]) {
             return;
         }
         let fixture = Fixture::new(48 << 20);
@@ -275,7 +271,7 @@ mod tests {
     #[test]
     #[ignore = "runs in the guest: cargo xtask guest-test"]
     fn guest_the_kernel_removes_what_is_dropped() {
-        if !needs::provided("LUKS", &[needs::CRYPTSETUP, needs::LVM]) {
+        if !needs::provided("LUKS", &[needs::CRYPTSETUP]) {
             return;
         }
         let fixture = Fixture::new(32 << 20);
@@ -293,7 +289,7 @@ mod tests {
     #[test]
     #[ignore = "runs in the guest: cargo xtask guest-test"]
     fn guest_what_was_left_is_removed() {
-        if !needs::provided("LUKS", &[needs::CRYPTSETUP, needs::LVM]) {
+        if !needs::provided("LUKS", &[needs::CRYPTSETUP]) {
             return;
         }
         let formatted = || {

@@ -1,24 +1,24 @@
 //! `org.osbuild.lvm2.lv`
 //!
-//! The volume's extents are read from the physical volume itself and mapped by `dmsetup`, not by LVM's tools: these go
+//! The volume's extents are read from the physical volume itself and mapped by Kiln, not by LVM's tools: these go
 //! by the ids of groups and volumes, and take a volume of a copy of the image, open elsewhere on the machine, for this
 //! one. They also go by the host's settings (filters, lists of devices), and would leave a mapping that only LVM removes.
 
-use std::fmt::Write;
 use std::fs::File;
 use std::path::Path;
 
 use kiln_api::ModuleError;
 use kiln_api::device::{Device, DeviceReply, DeviceRequest, OpenDevice};
 use kiln_api::module::ModuleSchema;
+use kiln_sys::device_mapper::{LONGEST_NAME, Target};
 use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::{Map, json};
 
 use super::luks2::OpenMapping;
-use super::mapping::{self, Host, Mapping, Plan};
+use super::mapping::{self, Host, Make, Mapping, Plan, Table};
 use crate::host;
-use crate::lvm2::{PhysicalVolume, Volume};
+use crate::lvm2::{Extent, PhysicalVolume, Volume};
 use crate::support::number::Number;
 use crate::support::random;
 
@@ -26,8 +26,8 @@ const NAME: &str = "org.osbuild.lvm2.lv";
 
 /// Opens a logical volume of the volume group on the parent device.
 ///
-/// Needs `dmsetup` on the host and a kernel with the device mapper. The volume must be linear and lie on the parent device
-/// alone, as those that `org.osbuild.lvm2.create` makes. The device lasts as long as the stage, and the kernel removes it
+/// Needs a kernel with the device mapper. The volume must be linear or striped, and lie on the parent device alone, as those that
+/// `org.osbuild.lvm2.create` makes do. The device lasts as long as the stage, and the kernel removes it
 /// by itself if Kiln is killed. If the machine has a volume of that name or id in use already, the kernel
 /// knows this one by a random name; in the build root it has its own.
 #[derive(Deserialize, JsonSchema)]
@@ -73,9 +73,11 @@ fn open(request: &DeviceRequest<'_>, host: impl Fn() -> Host) -> Result<Box<dyn 
     let group = physical.metadata().name();
     let volume = physical.volume(&options.volume).map_err(failed)?;
     let read_only = read_only || !volume.writable;
-    let mapping = Mapped { dev: request.dev, table: &table(&volume, number), read_only };
+    let targets = targets(&volume, number);
+    let place = Place { dev: request.dev, below: &parent };
     let name = mapper_name(group, &options.volume);
-    let mut mapping = mapping.make(host, &name, &format!("LVM-{}", volume.id))?;
+    let id = format!("LVM-{}", volume.id);
+    let mut mapping = place.make(host, &name, Table { id: Some(&id), targets, read_only })?;
     let path = format!("{group}/{}", options.volume);
     mapping.add_node(request.dev, &path)?;
     mapping.add_node(request.dev, &format!("mapper/{name}"))?;
@@ -87,48 +89,47 @@ fn open(request: &DeviceRequest<'_>, host: impl Fn() -> Host) -> Result<Box<dyn 
     Ok(Box::new(OpenMapping { reply: DeviceReply { path, data }, mapping }))
 }
 
-/// What the kernel is told of a volume.
-struct Mapped<'a> {
+/// Where a mapping is made.
+struct Place<'a> {
     dev: &'a Path,
-    table: &'a str,
-    read_only: bool,
+    below: &'a Path,
 }
 
-impl Mapped<'_> {
-    /// Maps the volume by LVM's name and id, by which tools know it, or by others if the machine has these in use.
-    fn make(&self, host: impl Fn() -> Host, name: &str, id: &str) -> Result<Mapping, ModuleError> {
-        if name.len() <= 127 && !host().is_taken(name, id) {
-            match Mapping::make(host(), self.plan(&host(), name, Some(id))?) {
+impl Place<'_> {
+    /// Maps a volume by LVM's name and id, by which tools know it, or by others if the machine has these in use.
+    fn make(&self, host: impl Fn() -> Host, name: &str, table: Table<'_>) -> Result<Mapping, ModuleError> {
+        let taken = || host().is_taken(name, table.id.unwrap_or_default());
+        if name.len() <= LONGEST_NAME && !taken() {
+            match Mapping::make(host(), self.plan(name, &table)) {
                 // Another program was faster.
-                Err(_) if host().is_taken(name, id) => {}
+                Err(_) if taken() => {}
                 result => return result,
             }
         }
         let name = format!("osbuild-lvm-{}", random::uuid()?);
-        Mapping::make(host(), self.plan(&host(), &name, None)?)
+        Mapping::make(host(), self.plan(&name, &Table { id: None, ..table }))
     }
 
-    fn plan<'b>(&'b self, host: &Host, name: &'b str, id: Option<&str>) -> Result<Plan<'b>, ModuleError> {
-        let make = host
-            .tool(&host.dmsetup, self.dev)?
-            .arg("create")
-            .args(self.read_only.then_some("--readonly"))
-            .args(id.into_iter().flat_map(|id| ["--uuid", id]))
-            .arg(name)
-            .input(self.table);
-        Ok(Plan { name, dev: self.dev, make })
+    fn plan<'b>(&'b self, name: &'b str, table: &'b Table<'b>) -> Plan<'b> {
+        Plan { name, dev: self.dev, below: self.below, make: Make::Table(table) }
     }
 }
 
-/// The kernel's table: sectors of the volume, and where they are on the device of this number.
-fn table(volume: &Volume, (major, minor): (u32, u32)) -> String {
-    let mut table = String::new();
-    for extent in &volume.extents {
-        // A text takes all that is written to it.
-        let _ =
-            writeln!(table, "{} {} linear {major}:{minor} {}", extent.start, extent.length, extent.offset);
-    }
-    table
+/// What the kernel is told of a volume: its sectors, and where they are on the device of this number.
+fn targets(volume: &Volume, (major, minor): (u32, u32)) -> Vec<Target> {
+    let on = |offset: &u64| format!("{major}:{minor} {offset}");
+    let target = |extent: &Extent| {
+        let (start, length) = (extent.start, extent.length);
+        let stripes: Vec<_> = extent.stripes.iter().map(on).collect();
+        match stripes.as_slice() {
+            [only] => Target { start, length, kind: "linear", parameters: only.clone() },
+            all => {
+                let parameters = format!("{} {} {}", all.len(), extent.stripe_size, all.join(" "));
+                Target { start, length, kind: "striped", parameters }
+            }
+        }
+    };
+    volume.extents.iter().map(target).collect()
 }
 
 /// How LVM calls the mapping of a volume.
@@ -186,10 +187,8 @@ mod tests {
         assert_eq!(reply.data["node"], fixture.number());
         let number = fixture.parent_number();
         let expected = [
-            format!(
-                "dmsetup create --uuid {ID} group-root <0 4096 linear {number} 2048;4096 6144 linear {number} 10240;"
-            ),
-            "dmsetup remove --deferred group-root <".to_owned(),
+            format!("make group-root id {ID}; 0 4096 linear {number} 2048; 4096 6144 linear {number} 10240"),
+            "remove group-root".to_owned(),
         ];
         assert_eq!(fixture.called(), expected);
         for node in ["group/root", "mapper/group-root"] {
@@ -208,11 +207,11 @@ mod tests {
         let fixture = fixture();
         let swap = json!({"volume": "swap", "vg_partnum": 0});
         open(&fixture.request(&swap), || fixture.host()).expect("opened").close().expect("closed");
-        assert!(fixture.called()[0].starts_with("dmsetup create --readonly --uuid LVM-"));
+        assert!(fixture.called()[0].contains(" read-only; "));
         fixture.end();
         let fixture = Fixture::of(&disk(&[usual(TEXT)]), true);
         open(&fixture.request(&root()), || fixture.host()).expect("opened").close().expect("closed");
-        assert!(fixture.called()[0].starts_with("dmsetup create --readonly --uuid LVM-"));
+        assert!(fixture.called()[0].contains(" read-only; "));
         fixture.end();
     }
 
@@ -226,8 +225,8 @@ mod tests {
             assert_eq!(opened.reply().path, "group/root");
             let called = fixture.called();
             assert_eq!(called.len(), 2, "{called:?}");
-            assert!(called[0].starts_with("dmsetup create osbuild-lvm-"), "{called:?}");
-            assert!(called[1].starts_with("dmsetup remove --deferred osbuild-lvm-"), "{called:?}");
+            assert!(called[0].starts_with("make osbuild-lvm-") && !called[0].contains(" id "), "{called:?}");
+            assert!(called[1].starts_with("remove osbuild-lvm-"), "{called:?}");
             assert!(
                 fixture.dev.join("mapper/group-root").exists(),
                 "the build root knows it by its own name"
@@ -314,6 +313,129 @@ mod tests {
             assert!(!guest::mapped(&name));
         }
         fixture.end();
+    }
+
+    /// Runs one of LVM's tools, which sees these devices and nothing of the host's settings.
+    fn lvm(words: &[&str], devices: &[&Fixture]) {
+        let accepted: String =
+            devices.iter().map(|device| format!("\"a|^/dev/{}$|\", ", device.parent())).collect();
+        let settings = format!(
+            "devices {{ filter = [ {accepted}\"r|.*|\" ] use_devicesfile = 0 hints = \"none\" }} \
+             backup {{ archive = 0 backup = 0 }} activation {{ udev_sync = 0 udev_rules = 0 monitoring = 0 }}"
+        );
+        let run = kiln_sys::command::Run::new("lvm").arg(words[0]).args(["--config", &settings]);
+        run.args(&words[1..]).env("LVM_SUPPRESS_FD_WARNINGS", "1").output().expect(words[0]);
+    }
+
+    /// Parts and stripes are where LVM has them: it writes, and Kiln reads.
+    #[test]
+    #[ignore = "runs in the guest: cargo xtask guest-test"]
+    fn guest_volumes_of_several_parts_are_read_as_lvm_wrote_them() {
+        if !needs::provided("LVM2", &[needs::LVM]) {
+            return;
+        }
+        let fixture = Fixture::new(64 << 20);
+        let node = format!("/dev/{}", fixture.parent());
+        let lvm = |words: &[&str]| lvm(words, &[&fixture]);
+        lvm(&["pvcreate", &node]);
+        lvm(&["vgcreate", "--physicalextentsize", "1m", "parts", &node]);
+        let create = |name: &str, extents: &str, place: &str| {
+            let place = format!("{node}:{place}");
+            lvm(&["lvcreate", "-an", "--zero", "n", "-n", name, "--extents", extents, "parts", &place]);
+        };
+        create("parts", "2", "10-11");
+        create("between", "2", "12-13");
+        let more = |place: &str| {
+            lvm(&["lvextend", "--extents", "+2", "parts/parts", &format!("{node}:{place}")]);
+        };
+        more("14-15");
+        more("4-5");
+        // LVM itself only has stripes on several physical volumes.
+        let mut device = File::options().read(true).write(true).open(&node).expect("the device");
+        let physical = PhysicalVolume::read(&mut device).expect("a physical volume");
+        let starts = |name: &str| -> Vec<u64> {
+            let volume = physical.volume(name).expect("a volume");
+            volume.extents.iter().map(|extent| extent.stripes[0]).collect()
+        };
+        assert_eq!(starts("parts"), [12, 16, 6].map(|start| (start - 1) * 2048));
+        drop(device);
+        lvm(&["lvchange", "-ay", "parts/parts"]);
+        let content: Vec<u8> = (0..6 << 20).map(|index: u32| (index / 65_536) as u8).collect();
+        // Without udev, nobody makes the node but LVM itself.
+        let active = ["/dev/mapper/parts-parts", "/dev/parts/parts"];
+        let active = active.into_iter().map(Path::new).find(|path| path.exists()).expect("a node");
+        guest::write(active, 0, &content);
+        lvm(&["lvchange", "-an", "parts/parts"]);
+        let opened = Lvm2Lv.open(&fixture.request(&json!({"volume": "parts"}))).expect("opened");
+        let read = guest::read(&fixture.dev.join(&opened.reply().path), 0, content.len());
+        assert!(read == content, "another order");
+        opened.close().expect("closed");
+        fixture.end();
+    }
+
+    /// Two areas of one device, as the kernel stripes them.
+    #[test]
+    #[ignore = "runs in the guest: cargo xtask guest-test"]
+    fn guest_a_striped_volume_is_read_stripe_by_stripe() {
+        let striped = TEXT.replacen("stripe_count = 1", "stripe_count = 2\nstripe_size = 128", 1);
+        let striped = striped.replacen("\"pv0\", 0", "\"pv0\", 0, \"pv0\", 3", 1);
+        let mut image = disk(&[usual(&striped)]);
+        for (index, chunk) in image[1 << 20..].chunks_mut(65_536).enumerate() {
+            chunk.fill(index as u8);
+        }
+        let fixture = Fixture::of(&image, false);
+        let opened = Lvm2Lv.open(&fixture.request(&root())).expect("opened");
+        let read = guest::read(&fixture.dev.join(&opened.reply().path), 0, 5 << 20);
+        let found: Vec<u8> = read.chunks(65_536).map(|chunk| chunk[0]).collect();
+        let stripes = (0..16).flat_map(|index| [index, 48 + index]);
+        assert_eq!(found, stripes.chain(64..64 + 48).collect::<Vec<u8>>());
+        opened.close().expect("closed");
+        fixture.end();
+    }
+
+    /// What only LVM can open is told by its type, and what is missing by its name.
+    #[test]
+    #[ignore = "runs in the guest: cargo xtask guest-test"]
+    fn guest_volumes_that_only_lvm_can_open_are_refused() {
+        if !needs::provided("LVM2", &[needs::LVM]) {
+            return;
+        }
+        let (one, two) = (Fixture::new(48 << 20), Fixture::new(48 << 20));
+        let nodes = [&one, &two].map(|fixture| format!("/dev/{}", fixture.parent()));
+        let lvm = |words: &[&str]| lvm(words, &[&one, &two]);
+        lvm(&["pvcreate", &nodes[0], &nodes[1]]);
+        lvm(&["vgcreate", "--physicalextentsize", "1m", "both", &nodes[0], &nodes[1]]);
+        let create = |words: &[&str]| {
+            lvm(&[&["lvcreate", "-an", "--zero", "n", "--wipesignatures", "n"], words, &["both"]].concat());
+        };
+        create(&["-n", "striped", "--type", "striped", "--stripes", "2", "--extents", "4"]);
+        // The guest's own loader of modules is asked by the kernel only, and LVM asks another one.
+        let load =
+            kiln_sys::command::Run::new("dmsetup").args(["create", "--table", "0 8 raid", "kiln-none"]);
+        assert!(!load.status().expect("dmsetup").success(), "it was told nothing");
+        create(&["-n", "raid", "--type", "raid1", "--mirrors", "1", "--nosync", "--extents", "4"]);
+        create(&["-n", "linear", "--extents", "60"]);
+        let message = |volume: &str| {
+            let options = json!({"volume": volume});
+            let error = Lvm2Lv.open(&one.request(&options)).err().expect("refused").to_string();
+            let prefix = format!("`{}`: the volume `{volume}`: ", one.dev.join(one.parent()).display());
+            error.strip_prefix(&prefix).expect(&error).to_owned()
+        };
+        let id = PhysicalVolume::read(&mut File::open(&nodes[1]).expect("the device")).expect("read").id();
+        let elsewhere = format!(
+            "it is not on the parent device (`pv0`) alone: parts are on `pv1` (id `{id}`, last seen as `{}`); have all of it \
+             on one physical volume (`pvmove`, or `lvcreate` with that one only)",
+            nodes[1]
+        );
+        assert_eq!(message("striped"), elsewhere);
+        assert_eq!(message("linear"), elsewhere);
+        assert_eq!(
+            message("raid"),
+            "its type is `raid1`; only linear and striped volumes can be opened without LVM: make it linear \
+             (`lvconvert --mirrors 0`)"
+        );
+        one.end();
+        two.end();
     }
 
     /// As an image has it: a partition with a volume group, a volume of it with a container, and in that a file system.

@@ -1,14 +1,16 @@
 //! Mappings: block devices of the kernel's device mapper.
 //!
-//! A mapping is made by a tool of the host (`cryptsetup`, `dmsetup`), which sees the build root's `/dev` as its own: the
-//! nodes that it makes are there and nowhere else, and it finds the devices of this stage only. The tools are told not
-//! to wait for udev (`DM_DISABLE_UDEV`), which in a container they would do for ever.
+//! A mapping is made by a request to the kernel, or by a tool of the host (`cryptsetup`), which sees the build root's `/dev`
+//! as its own: the nodes that it makes are there and nowhere else, and it finds the devices of this stage only. The tool is
+//! told not to wait for udev (`DM_DISABLE_UDEV`), which in a container it would do for ever.
 //!
 //! As soon as a mapping is there, it is opened and marked to be removed: the kernel removes it when the last descriptor is
 //! closed, as it detaches a loop device with `LO_FLAGS_AUTOCLEAR`. A Kiln that is killed leaves no mapping behind, and
-//! closing one is closing its descriptor and waiting for the kernel. What a Kiln leaves that is killed between
-//! making a mapping and marking it is found by the file that keeps udev away from it, and removed when the next mapping is
-//! made: if it still stands on loop devices that go away by themselves, and so is nobody else's.
+//! closing one is closing its descriptor and waiting for the kernel. Until a mapping has that mark, another process guards
+//! it (`kiln_sys::device_mapper`), which gives it to all that stands on the device below if Kiln is killed. Only where that process is
+//! killed as well (with a whole control group) something stays. It is found by the file that keeps udev away from the
+//! mapping, and removed when the next one is made: if it still stands on loop devices that go away by themselves, and so is
+//! nobody else's.
 
 use std::fs::{self, File};
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
@@ -17,22 +19,19 @@ use std::time::{Duration, Instant};
 
 use kiln_api::ModuleError;
 use kiln_sys::command::{CommandError, Run};
+use kiln_sys::device_mapper::{Control, Guard, LONGEST_NAME, Target};
 use kiln_sys::holders;
 use kiln_sys::udev_inhibitor::{self, UdevInhibitor};
-use rustix::fs::{FileType, Mode, major, makedev, minor, mknodat};
+use rustix::fs::{major, minor};
 
 use super::nodes::Nodes;
 use crate::host;
 
-/// The longest name of a mapping.
-const LONGEST_NAME: usize = 127;
 /// How long others may keep a mapping open that is to be removed: udev needs a moment to look at it.
 const REMOVE_LIMIT: Duration = Duration::from_secs(30);
 /// The pauses between two looks at a mapping that is being removed: the kernel does it in a moment, and has no event for
 /// it that a program without udev could wait for.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(1), Duration::from_millis(50));
-/// The device that programs make mappings by: major and minor number. Opening it loads the kernel's module.
-const CONTROL: (u32, u32) = (10, 236);
 
 /// What is said where there is none.
 pub(crate) const NO_DEVICE_MAPPER: &str = "the kernel has no device mapper: load its module (`modprobe dm_mod`), or run \
@@ -47,11 +46,9 @@ pub(crate) fn has_device_mapper(misc: &Path) -> bool {
 /// Where things are on the host.
 pub(super) struct Host {
     pub(super) cryptsetup: PathBuf,
-    pub(super) dmsetup: PathBuf,
+    pub(super) mapper: Box<dyn Mapper>,
     /// Lists block devices: `/sys/block`.
     pub(super) block: PathBuf,
-    /// Lists what the kernel has loaded: `/proc/misc`.
-    pub(super) misc: PathBuf,
     /// Where udev looks for what it must not look at.
     pub(super) locks: PathBuf,
     /// How long others may keep a mapping open.
@@ -63,9 +60,8 @@ impl Host {
     pub(super) fn new() -> Self {
         Self {
             cryptsetup: "cryptsetup".into(),
-            dmsetup: "dmsetup".into(),
+            mapper: Box::new(DeviceMapper),
             block: "/sys/block".into(),
-            misc: "/proc/misc".into(),
             locks: udev_inhibitor::LOCK_DIRECTORY.into(),
             limit: REMOVE_LIMIT,
         }
@@ -79,26 +75,6 @@ impl Host {
     fn mappings(&self) -> Vec<Seen> {
         let Ok(entries) = fs::read_dir(&self.block) else { return Vec::new() };
         entries.flatten().filter_map(|entry| Seen::new(&entry.path())).collect()
-    }
-
-    /// Holds that the kernel has a device mapper, and loads it if it can be loaded.
-    fn check_kernel(&self, dev: &Path) -> Result<(), ModuleError> {
-        let loaded = || has_device_mapper(&self.misc);
-        if loaded() {
-            return Ok(());
-        }
-        let node = dev.join(format!(".mapper-control-{}", rustix::thread::gettid().as_raw_nonzero()));
-        let number = makedev(CONTROL.0, CONTROL.1);
-        let mode = Mode::RUSR | Mode::WUSR;
-        if mknodat(rustix::fs::CWD, &node, FileType::CharacterDevice, mode, number).is_ok() {
-            // That there is none is found out below.
-            drop(File::open(&node));
-            let _ = fs::remove_file(&node);
-        }
-        if loaded() {
-            return Ok(());
-        }
-        Err(ModuleError::invalid(NO_DEVICE_MAPPER))
     }
 
     /// A tool that sees this directory as `/dev`.
@@ -131,8 +107,7 @@ impl Host {
             .collect();
         // The upper one first.
         names.sort_unstable();
-        let run = self.tool(&self.dmsetup, dev)?.args(["remove", "--deferred"]).args(names);
-        run.output().map(drop).map_err(tool_error)
+        self.mapper.remove(dev, &names)
     }
 
     /// Whether what a mapping stands on is loop devices that last as long as somebody has them open.
@@ -177,14 +152,103 @@ impl Seen {
     }
 }
 
+/// The kernel's device mapper, or what stands in for it in tests.
+pub(super) trait Mapper: Send {
+    /// Holds that there is one, and starts a process that removes what is mapped on a device, by this name and any
+    /// others, if Kiln is killed.
+    fn guard(&self, dev: &Path, below: &Path, name: &str) -> Result<Option<Guard>, ModuleError>;
+
+    /// Makes a mapping.
+    fn make(&self, dev: &Path, name: &str, table: &Table<'_>) -> Result<(), ModuleError>;
+
+    /// Has the kernel remove mappings when nobody has them open any more.
+    fn remove(&self, dev: &Path, names: &[&str]) -> Result<(), ModuleError>;
+}
+
+/// The real one.
+struct DeviceMapper;
+
+impl DeviceMapper {
+    fn control(&self, dev: &Path) -> Result<Control, ModuleError> {
+        Control::open(dev).map_err(|error| match error.kind() {
+            std::io::ErrorKind::PermissionDenied => {
+                ModuleError::io("open", Path::new("/dev/mapper/control"))(error)
+            }
+            _ => no_device_mapper(),
+        })
+    }
+}
+
+pub(super) fn no_device_mapper() -> ModuleError {
+    ModuleError::invalid(NO_DEVICE_MAPPER)
+}
+
+impl Mapper for DeviceMapper {
+    fn guard(&self, dev: &Path, below: &Path, name: &str) -> Result<Option<Guard>, ModuleError> {
+        let control = self.control(dev)?;
+        let device = File::open(below).map_err(ModuleError::io("open", below))?;
+        Guard::new(&control, &device, name)
+            .map(Some)
+            .map_err(ModuleError::io("guard what is mapped on", below))
+    }
+
+    fn make(&self, dev: &Path, name: &str, table: &Table<'_>) -> Result<(), ModuleError> {
+        let control = self.control(dev)?;
+        let failed = |source| ModuleError::Io { action: "make the mapping", path: name.into(), source };
+        control.create(name, table.id).map_err(failed)?;
+        control.load(name, &table.targets, table.read_only).map_err(|error| {
+            // Best effort: the error is the one to be told.
+            let _ = control.remove(name);
+            failed(error)
+        })
+    }
+
+    fn remove(&self, dev: &Path, names: &[&str]) -> Result<(), ModuleError> {
+        let control = self.control(dev)?;
+        names.iter().try_for_each(|name| {
+            control.remove(name).map_err(ModuleError::io("remove the mapping", Path::new(name)))
+        })
+    }
+}
+
+/// Removes what tools have left on a loop device when they were killed: `cryptsetup` maps things for a moment.
+pub(super) fn remove_all_on(dev: &Path, (major, minor): (u32, u32)) {
+    let left = fs::read_dir(format!("/sys/dev/block/{major}:{minor}/holders"));
+    if left.is_ok_and(|mut left| left.next().is_some())
+        && let Ok(control) = Control::open(dev)
+    {
+        control.remove_all_on(rustix::fs::makedev(major, minor));
+    }
+}
+
+/// What a mapping is.
+pub(super) struct Table<'a> {
+    /// What tools know it by, beside its name.
+    pub(super) id: Option<&'a str>,
+    /// Its parts.
+    pub(super) targets: Vec<Target>,
+    /// Whether it refuses writes.
+    pub(super) read_only: bool,
+}
+
 /// A mapping to be made.
 pub(super) struct Plan<'a> {
     /// Its name.
     pub(super) name: &'a str,
     /// The build root's `/dev`.
     pub(super) dev: &'a Path,
+    /// The node of the device that it is to stand on.
+    pub(super) below: &'a Path,
     /// Makes it.
-    pub(super) make: Run,
+    pub(super) make: Make<'a>,
+}
+
+/// What makes a mapping.
+pub(super) enum Make<'a> {
+    /// A tool.
+    Tool(Box<Run>),
+    /// The kernel.
+    Table(&'a Table<'a>),
 }
 
 /// An open mapping. Dropping it leaves its removal to the kernel; [`close`](Self::close) waits for it.
@@ -201,24 +265,35 @@ pub(super) struct Mapping {
 impl Mapping {
     /// Makes a mapping and its node `mapper/NAME`.
     pub(super) fn make(host: Host, plan: Plan<'_>) -> Result<Self, ModuleError> {
-        let Plan { name, dev, make } = plan;
+        let Plan { name, dev, below, make } = plan;
         if name.len() > LONGEST_NAME {
             return Err(ModuleError::invalid(format!("`{name}` is too long to be a mapping's name")));
         }
-        host.check_kernel(dev)?;
+        // Until the kernel knows that the mapping is to go.
+        let guard = host.mapper.guard(dev, below, name)?;
         host.remove_stale(dev);
         let inhibitor =
             UdevInhibitor::for_mapping(&host.locks, name).map_err(|error| host::invalid(&error))?;
-        let made = make.output().map_err(tool_error);
-        remove_control(dev);
-        made?;
+        match make {
+            Make::Table(table) => host.mapper.make(dev, name, table)?,
+            Make::Tool(run) => {
+                let run = *run;
+                let run = match &guard {
+                    Some(guard) => run.holding(guard.lifeline()).map_err(ModuleError::io("open", below))?,
+                    None => run,
+                };
+                let made = run.output().map_err(tool_error);
+                // The build root's programs make their own, if they may. Best effort: it is in nobody's way.
+                let _ = fs::remove_file(dev.join("mapper/control"));
+                made?;
+            }
+        }
         let mut nodes = Nodes::new();
         match hold(&host, name, dev, &mut nodes) {
             Ok((number, held)) => Ok(Self { nodes, held, inhibitor, name: name.to_owned(), number, host }),
             Err(error) => {
                 // Best effort: the error is the one to be told. Nobody else can have a mapping of this name.
                 let _ = host.defer(name, dev);
-                remove_control(dev);
                 Err(error)
             }
         }
@@ -272,16 +347,7 @@ fn hold(host: &Host, name: &str, dev: &Path, nodes: &mut Nodes) -> Result<((u32,
     let path = dev.join(&node);
     let held = File::open(&path).map_err(ModuleError::io("open", &path))?;
     host.defer(name, dev)?;
-    remove_control(dev);
-    // A tool that removes a mapping removes its node at once, even if the mapping stays for a while.
-    nodes.make(dev, &node, major, minor)?;
     Ok(((major, minor), held))
-}
-
-/// The tools make the node that they need to make mappings. The build root's programs make their own, if they may.
-fn remove_control(dev: &Path) {
-    // Best effort: it is in nobody's way.
-    let _ = fs::remove_file(dev.join("mapper/control"));
 }
 
 /// The number of the block device that a node is, and whether it refuses writes.
@@ -311,12 +377,8 @@ fn tool_error(error: CommandError) -> ModuleError {
     if !error.is_not_found() {
         return error.into();
     }
-    let packages = match error.program.rsplit('/').next() {
-        Some("cryptsetup") => "Debian's `cryptsetup-bin` or Fedora's `cryptsetup`",
-        _ => "Debian's `dmsetup` or Fedora's `device-mapper`",
-    };
     ModuleError::invalid(format!(
-        "this machine has no `{}`, which the device needs: install {packages}",
+        "this machine has no `{}`, which the device needs: install Debian's `cryptsetup-bin` or Fedora's `cryptsetup`",
         error.program
     ))
 }

@@ -41,19 +41,54 @@ fn everything_is_read() {
     assert_eq!(metadata.value("group"), None);
 }
 
+fn linear(start: u64, length: u64, offset: u64) -> Extent {
+    Extent { start, length, stripes: vec![offset], stripe_size: 0 }
+}
+
+#[test]
+fn stripes_are_in_sectors() {
+    let striped = TEXT.replacen("stripe_count = 1", "stripe_count = 2\nstripe_size = 128", 1);
+    let striped = striped.replacen("\"pv0\", 0", "\"pv0\", 0, \"pv0\", 3", 1);
+    let root = read(&disk(&[usual(&striped)])).volume("root").expect("a volume");
+    let stripes = vec![2048, 2048 + 3 * 2048];
+    let first = Extent { start: 0, length: 4096, stripes, stripe_size: 128 };
+    assert_eq!(root.extents, [first, linear(4096, 6144, 2048 + 4 * 2048)]);
+    for (from, to, expected) in [
+        (
+            "stripe_size = 128",
+            "stripe_size = 96",
+            "2 extents of 2048 sectors cannot be 2 stripes of 96 sectors at a time",
+        ),
+        (
+            "stripe_size = 128",
+            "stripe_size = 0",
+            "2 extents of 2048 sectors cannot be 2 stripes of 0 sectors at a time",
+        ),
+        ("stripe_size = 128", "", "a segment's description has no `stripe_size`"),
+        ("stripe_count = 2", "stripe_count = 3", "a segment's description has no `stripes`"),
+        (
+            "stripe_count = 2",
+            "stripe_count = 0",
+            "2 extents of 2048 sectors cannot be 0 stripes of 0 sectors at a time",
+        ),
+        ("\"pv0\", 3", "\"pv0\", 7", "1 extents at extent 7 are not on the physical volume, which has 7"),
+    ] {
+        let error =
+            read(&disk(&[usual(&striped.replacen(from, to, 1))])).volume("root").expect_err(to).to_string();
+        assert_eq!(error, format!("the volume `root`: {expected}"));
+    }
+}
+
 #[test]
 fn extents_are_in_sectors() {
     let volume = read(&disk(&[usual(TEXT)]));
     let root = volume.volume("root").expect("a volume");
     assert_eq!(root.id, "GGGGGG00001111222233334444555555RRRRRR00001111222233334444555555");
     assert!(root.writable);
-    let extents = [
-        Extent { start: 0, length: 4096, offset: 2048 },
-        Extent { start: 4096, length: 6144, offset: 2048 + 4 * 2048 },
-    ];
+    let extents = [linear(0, 4096, 2048), linear(4096, 6144, 2048 + 4 * 2048)];
     assert_eq!(root.extents, extents);
     let swap = volume.volume("swap").expect("a volume");
-    assert_eq!((swap.writable, swap.extents), (false, vec![Extent { start: 0, length: 4096, offset: 6144 }]));
+    assert_eq!((swap.writable, swap.extents), (false, vec![linear(0, 4096, 6144)]));
 }
 
 #[test]
@@ -64,19 +99,15 @@ fn what_a_volume_cannot_be_is_said() {
             "swap",
             "type = \"striped\"",
             "type = \"thin\"",
-            "its type is `thin`; only linear volumes can be read without LVM",
+            "its type is `thin`; only linear and striped volumes can be opened without LVM: make one in its place, and copy what is on it",
         ),
-        (
-            "root",
-            "stripe_count = 1",
-            "stripe_count = 2",
-            "it has 2 stripes; only linear volumes can be read without LVM",
-        ),
+        ("root", "stripe_count = 1", "stripe_count = 2", "a segment's description has no `stripes`"),
         (
             "root",
             "\"pv0\", 4",
             "\"pv1\", 4",
-            "a part of it is on another physical volume, `pv1`, not on `pv0`",
+            "it is not on the parent device (`pv0`) alone: parts are on `pv1`; have all of it on one physical volume \
+             (`pvmove`, or `lvcreate` with that one only)",
         ),
         (
             "root",

@@ -130,8 +130,8 @@ fn root_what_lvm_makes_is_read_and_renamed() {
             ("group", vec!["root-fs".to_owned()])
         );
         let expected = [
-            Extent { start: 0, length: 2 * 8192, offset: 2048 },
-            Extent { start: 2 * 8192, length: 3 * 8192, offset: 2048 + 4 * 8192 },
+            Extent { start: 0, length: 2 * 8192, stripes: vec![2048], stripe_size: 0 },
+            Extent { start: 2 * 8192, length: 3 * 8192, stripes: vec![2048 + 4 * 8192], stripe_size: 0 },
         ];
         assert_eq!(volume.volume("root-fs").expect("a volume").extents, expected);
 
