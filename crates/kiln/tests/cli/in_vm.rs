@@ -4,11 +4,12 @@
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::process::CommandExt as _;
 use std::path::Path;
 use std::process::{Child, Command};
 
 use kiln_testkit::{guest, host};
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 use serde_json::{Value, json};
 
 use crate::manifests::{good, manifest, mkdir, pipeline};
@@ -219,7 +220,7 @@ fn started(world: &World, kernel: &Path, arguments: &[&str]) -> Child {
         .args(["--output-directory", "out", "--monitor", "LogMonitor"])
         .args(arguments)
         .env(KERNEL, kernel);
-    command.stdout(monitor);
+    command.stdout(monitor).process_group(0);
     let child = command.spawn().expect("started");
     drop(command);
     use std::io::BufRead as _;
@@ -240,12 +241,16 @@ fn finish_unpiped(mut child: Child) -> (std::process::ExitStatus, String) {
 #[test]
 fn root_in_vm_an_interruption_ends_the_machine() {
     let Some(kernel) = kernel("a virtual machine that is interrupted") else { return };
-    for (by, code) in [(Signal::TERM, Some(130)), (Signal::KILL, None)] {
+    // A terminal sends SIGINT to the whole process group: to the emulator and the servers of files, too.
+    for (by, group, code) in
+        [(Signal::INT, true, Some(130)), (Signal::TERM, false, Some(130)), (Signal::KILL, false, None)]
+    {
         let world = World::new();
         let child = started(&world, &kernel, &[]);
-        kill_process(Pid::from_child(&child), by).expect("it runs");
+        let pid = Pid::from_child(&child);
+        if group { kill_process_group(pid, by) } else { kill_process(pid, by) }.expect("it runs");
         let (status, stderr) = finish_unpiped(child);
-        assert_eq!(status.code(), code, "{stderr}");
+        assert_eq!(status.code(), code, "{by:?}: {stderr}");
         assert_eq!(names(&world.path("out")), [""; 0]);
         world.assert_nothing_left();
         // The next program gives back what a killed one has left.

@@ -21,6 +21,7 @@ mod kept;
 mod library;
 mod man;
 mod manifests;
+mod mapped;
 mod mistakes;
 mod monitors;
 mod options;

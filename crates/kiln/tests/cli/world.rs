@@ -149,8 +149,14 @@ impl World {
     /// Nothing of this world is left outside its directory, as soon as the kernel has had time for it.
     #[track_caller]
     pub(crate) fn assert_nothing_left(&self) {
-        let left = wait_for(|| Some(self.left_behind()).filter(Vec::is_empty));
-        assert!(left.is_some(), "left behind:\n{}", self.left_behind().join("\n"));
+        let left = self.left_in_time();
+        assert!(left.is_empty(), "left behind:\n{}", left.join("\n"));
+    }
+
+    /// What is left of this world when the kernel has had time.
+    pub(crate) fn left_in_time(&self) -> Vec<String> {
+        let nothing = wait_for(|| Some(self.left_behind()).filter(Vec::is_empty));
+        nothing.unwrap_or_else(|| self.left_behind())
     }
 
     /// The cache holds nothing but whole objects and downloads, and accounts for them.
