@@ -142,7 +142,7 @@ fn guest_killed_at_any_moment_of_a_build_with_mappings() {
     if !host::provided("LVM in LUKS", &[host::CRYPTSETUP, host::LVM]) {
         return;
     }
-    let kills = number("KILN_TEST_KILLS").unwrap_or(6);
+    let kills = number("KILN_TEST_KILLS").unwrap_or(12);
     let clock = || SystemTime::now().duration_since(UNIX_EPOCH).expect("a time").as_nanos() as u64;
     let seed = number("KILN_TEST_SEED").unwrap_or_else(clock);
     let mut random = Random(seed);
