@@ -6,6 +6,7 @@
 //! | `/etc/kernel-img.conf` | links to the newest kernel are where the boot loader reads them, now and after updates |
 //! | `/etc/crypttab`, the key, `/etc/cryptsetup-initramfs/conf-hook` | the initial RAM disk opens the encrypted partition |
 //! | `/etc/initramfs-tools/conf.d/key` | only root reads an initial RAM disk with a key |
+//! | `/etc/initramfs-tools/conf.d/resume` | the initial RAM disk does not wait for the swap space of the machine that made it |
 //!
 //! So that disk is made once, and made the same way when the running system updates its kernel.
 
@@ -19,11 +20,14 @@ use crate::definition::{Definition, FileSystem};
 /// Where the keys of encrypted devices are.
 const KEYS: &str = "/etc/cryptsetup-keys.d";
 
-/// The stages that fill the empty tree.
-pub(super) fn stages(definition: &Definition, sources: &mut Sources) -> Vec<Value> {
+/// The stages that fill the empty tree of a system that starts, from a disk or not.
+pub(super) fn stages(definition: &Definition, disk: bool, sources: &mut Sources) -> Vec<Value> {
     let key = format!("{KEYS}/{}.key", layout::LUKS);
-    let mut texts: Vec<(&str, u32, String)> = Vec::new();
-    if layout::grub(definition).is_some_and(|grub| grub.own) {
+    // Else initramfs-tools looks for swap space in /proc/swaps, which is the building machine's.
+    let resume =
+        "# For hibernation, write the UUID of this machine's swap space here.\nRESUME=none\n".to_owned();
+    let mut texts: Vec<(&str, u32, String)> = vec![("/etc/initramfs-tools/conf.d/resume", 0o644, resume)];
+    if disk && layout::grub(definition).is_some_and(|grub| grub.own) {
         texts.push((
             "/etc/kernel-img.conf",
             0o644,
@@ -58,14 +62,12 @@ pub(super) fn stages(definition: &Definition, sources: &mut Sources) -> Vec<Valu
         })
         .collect();
     let mut stages = vec![stage("org.osbuild.mkdir", json!({ "paths": directories }))];
-    if !files.is_empty() {
-        stages.push(files::copy(&files, sources));
-        let modes =
-            files.iter().map(|file| (file.path.to_owned(), json!({ "mode": format!("{:04o}", file.mode) })));
-        let modes: serde_json::Map<_, _> = modes.collect();
-        stages.push(stage("org.osbuild.chmod", json!({ "items": modes })));
-    }
-    stages.push(table(definition));
+    stages.push(files::copy(&files, sources));
+    let modes =
+        files.iter().map(|file| (file.path.to_owned(), json!({ "mode": format!("{:04o}", file.mode) })));
+    let modes: serde_json::Map<_, _> = modes.collect();
+    stages.push(stage("org.osbuild.chmod", json!({ "items": modes })));
+    stages.extend(disk.then(|| table(definition)));
     stages
 }
 

@@ -15,7 +15,8 @@ pub(super) fn stages(
 ) -> Result<Vec<Value>, ResolveError> {
     let customizations = &definition.customizations;
     let disk = definition.outputs().iter().any(|output| output.is_disk());
-    let mut stages = if disk { early::stages(definition, sources) } else { Vec::new() };
+    let starts = definition.outputs().iter().any(|output| output.starts());
+    let mut stages = if starts { early::stages(definition, disk, sources) } else { Vec::new() };
     stages.push(packages::install(image, sources));
     if let Some(hostname) = &customizations.hostname {
         stages.push(stage("org.osbuild.hostname", json!({ "hostname": hostname })));
@@ -37,7 +38,7 @@ pub(super) fn stages(
             json!({ "kernel_opts": kernel::command_line(definition) }),
         ));
     }
-    if definition.outputs().iter().any(|output| output.starts()) {
+    if starts {
         // Empty, not "uninitialized": on a first boot systemd would undo which units are enabled.
         stages.push(stage("org.osbuild.machine-id", json!({ "first-boot": "no" })));
     }

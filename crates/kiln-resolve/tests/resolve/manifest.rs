@@ -718,6 +718,10 @@ fn early(manifest: &Value) -> Vec<(String, String)> {
         let to = item["to"].as_str().expect("a target").trim_start_matches("tree://");
         files.push((to.to_owned(), String::from_utf8(text).expect("text")));
     }
+    // No swap space of another machine's is waited for, whatever else there is.
+    let (path, resume) = files.remove(0);
+    assert_eq!(path, "/etc/initramfs-tools/conf.d/resume");
+    assert!(resume.ends_with("\nRESUME=none\n"), "{resume}");
     files
 }
 
