@@ -1,4 +1,4 @@
-//! The disk: a GUID partition table, what the [`layout`](super::layout) says is in the partitions, and the boot loader.
+//! The disk: a GUID partition table, what the [`layout`] says is in the partitions, and the boot loader.
 //!
 //! No kernel has to know FAT: `org.kiln.fat` fills the EFI system partition. What is encrypted or in a volume group needs
 //! one with the device mapper.
