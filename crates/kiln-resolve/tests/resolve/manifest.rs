@@ -209,8 +209,45 @@ source-epoch = 5
                   "mode": 493,
                   "parents": true,
                   "exist_ok": true
+                },
+                {
+                  "path": "/etc/initramfs-tools/conf.d",
+                  "mode": 493,
+                  "parents": true,
+                  "exist_ok": true
                 }
               ]
+            }
+          },
+          {
+            "type": "org.osbuild.copy",
+            "inputs": {
+              "files": {
+                "type": "org.osbuild.files",
+                "origin": "org.osbuild.source",
+                "references": [
+                  "sha256:6a5c5261c1b4bfbc99d8be7615fd2ae6d1355eaca2ca8887aaf28ca46b8d5dd3"
+                ]
+              }
+            },
+            "options": {
+              "paths": [
+                {
+                  "from": "input://files/sha256:6a5c5261c1b4bfbc99d8be7615fd2ae6d1355eaca2ca8887aaf28ca46b8d5dd3",
+                  "to": "tree:///etc/initramfs-tools/conf.d/resume",
+                  "remove_destination": true
+                }
+              ]
+            }
+          },
+          {
+            "type": "org.osbuild.chmod",
+            "options": {
+              "items": {
+                "/etc/initramfs-tools/conf.d/resume": {
+                  "mode": "0644"
+                }
+              }
             }
           },
           {
@@ -776,7 +813,9 @@ disk-size = "1 GiB"
     grub2.inst {"filename":"x.raw","platform":"i386-pc","location":2048,"core":{"type":"mkimage","partlabel":"gpt","filesystem":"ext4","binary":"grub-mkimage"},"prefix":{"type":"partition","partlabel":"gpt","number":2,"path":"/boot/grub"}}
     "#);
     assert_snapshot!(shown(&manifest, "tree", &["mkdir", "fstab"]), @r#"
-    mkdir {"paths":[{"path":"/etc","mode":493,"parents":true,"exist_ok":true}]}
+    mkdir {"paths":[{"path":"/etc","mode":493,"parents":true,"exist_ok":true},{"path":"/etc/initramfs-tools/conf.d","mode":493,"parents":true,"exist_ok":true}]}
+    copy
+    chmod
     fstab {"filesystems":[{"uuid":"3114050e-4b48-83e6-a7ae-18e2c50d9c83","path":"/","vfs_type":"ext4","options":"defaults","passno":1},{"uuid":"80457a34-ef3c-8472-998b-c2217be9fd65","path":"/var","vfs_type":"ext4","options":"defaults","passno":2},{"uuid":"934045a0-3c2d-8177-a0f7-bdc17364f7c6","path":"/var/log","vfs_type":"xfs","options":"defaults","passno":0},{"uuid":"4e2a3bd3-88b1-8f20-8097-6011adb1c49f","path":"none","vfs_type":"swap","options":"defaults"}]}
     org.kiln.deb
     mkdir {"paths":[{"path":"/var","parents":true,"exist_ok":true},{"path":"/var/log","parents":true,"exist_ok":true},{"path":"/boot/grub","parents":true,"exist_ok":true}]}
