@@ -2,7 +2,9 @@
 
 mod boot;
 mod definition;
+mod disk_values;
 mod manifest;
+mod partitions;
 mod solver;
 mod values;
 mod world;
