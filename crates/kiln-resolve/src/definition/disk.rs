@@ -6,6 +6,7 @@
 
 use std::collections::BTreeSet;
 
+use super::entry::Entry;
 use super::kiln::{FileSystem, Settings, choice};
 use super::node::{Placed, Span};
 use super::report::Report;
@@ -18,6 +19,7 @@ pub(crate) struct Partition {
     pub(crate) content: Content,
     /// The least size in bytes.
     pub(crate) least: Option<u64>,
+    pub(crate) entry: Entry,
 }
 
 /// What a partition has.
@@ -100,6 +102,7 @@ pub(crate) struct Disk {
 struct Written {
     content: WrittenContent,
     least: Option<u64>,
+    entry: Entry,
 }
 
 #[derive(Clone, Debug)]
@@ -150,8 +153,6 @@ const ON_ROOT: [&str; 12] = [
 const LINKS: [&str; 2] = ["/var/lock", "/var/run"];
 
 const GROUP: &str = "rootvg";
-const KEPT: &str = "remove it: Kiln chooses it";
-const CHOSEN: [(&str, &str); 3] = [("part_type", KEPT), ("part_label", KEPT), ("part_uuid", KEPT)];
 
 impl Disk {
     /// Reads `customizations.disk`.
@@ -163,8 +164,9 @@ impl Disk {
             report.add(kind.span, message, Some("use `gpt`".to_owned()));
         }
         self.size = size::size(&mut table, "minsize", report);
+        let mut uuids = Vec::new();
         for partition in table.tables("partitions", report) {
-            self.partition(partition, report);
+            self.partition(partition, &mut uuids, report);
         }
         table.finish(
             &[("start_offset", "remove it"), ("sector_size", "remove it: sectors have 512 bytes")],
@@ -185,14 +187,15 @@ impl Disk {
         let least = least.or(old).map(|size| size.value);
         self.mountpoint(&mountpoint, report);
         sized("customizations.filesystem", &span, &space, least, report);
-        let written = Written { content: WrittenContent::Plain(space), least };
+        let written = Written { content: WrittenContent::Plain(space), least, entry: Entry::default() };
         self.partitions.push(Placed { value: written, span });
     }
 
-    fn partition(&mut self, mut table: Table<'_>, report: &mut Report) {
+    fn partition(&mut self, mut table: Table<'_>, uuids: &mut Vec<String>, report: &mut Report) {
         let span = table.span();
         let kind = table.string("type", report);
         let least = size::size(&mut table, "minsize", report).map(|size| size.value);
+        let entry = Entry::read(&mut table, uuids, report);
         let content = match kind.as_ref().map_or("plain", |kind| kind.value.as_str()) {
             "plain" => {
                 let space = self.space(&mut table, report);
@@ -211,9 +214,9 @@ impl Disk {
                 return;
             }
         };
-        table.finish(&CHOSEN, report);
+        table.finish(&[], report);
         if let Some(content) = content {
-            self.partitions.push(Placed { value: Written { content, least }, span });
+            self.partitions.push(Placed { value: Written { content, least, entry }, span });
         }
     }
 
@@ -420,7 +423,7 @@ pub(super) fn complete(disk: &Disk, settings: &Settings, report: &mut Report) ->
             let hint = "make it a logical volume beside `/`, in a partition of type `lvm`".to_owned();
             report.add(span.clone(), "swap space beside an encrypted partition is not encrypted", Some(hint));
         }
-        partitions.push(Partition { content, least: written.least });
+        partitions.push(Partition { content, least: written.least, entry: written.entry.clone() });
     }
     if !partitions.iter().any(Partition::has_root) {
         add_root(&mut partitions, kind);
@@ -464,7 +467,7 @@ fn add_root(partitions: &mut Vec<Partition>, kind: FileSystem) {
         }
     }
     let space = Space::FileSystem { mountpoint, kind, label: None };
-    partitions.push(Partition { content: Content::Plain(space), least: None });
+    partitions.push(Partition { content: Content::Plain(space), least: None, entry: Entry::default() });
 }
 
 impl WrittenSpace {

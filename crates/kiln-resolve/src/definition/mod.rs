@@ -7,6 +7,7 @@
 mod blueprint;
 mod boot;
 mod disk;
+mod entry;
 mod json;
 mod kiln;
 mod node;
@@ -24,6 +25,7 @@ pub use self::report::Finding;
 pub(crate) use self::blueprint::{Customizations, Inode, Owner, Package, User};
 pub(crate) use self::boot::Bootloader;
 pub(crate) use self::disk::{Content, Partition, Space};
+pub(crate) use self::entry::{Entry, LONGEST_NAME};
 pub(crate) use self::kiln::Settings;
 pub(crate) use self::node::{Placed, Span};
 pub(crate) use self::report::Source;

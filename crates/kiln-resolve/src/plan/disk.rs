@@ -8,7 +8,7 @@ use serde_json::{Map, Value, json};
 use super::layout::{self, Home, Mount, Part, Payload, Placed, Swap};
 use super::{ids, stage, tree_of};
 use crate::apt::Record;
-use crate::definition::{Content, Definition, FileSystem, Output, Space};
+use crate::definition::{Content, Definition, FileSystem, LONGEST_NAME, Output, Space};
 
 const SECTOR: u64 = 512;
 const BOOT_CODE_TYPE: &str = "21686148-6449-6e6f-744e-656564454649";
@@ -105,9 +105,11 @@ impl Maker<'_> {
             }
             Payload::System(_) => format!("partition {}", part.number),
         };
-        let uuid = ids::uuid(self.definition, &what);
-        // The table has room for so many characters.
-        let name: String = name.chars().take(36).collect();
+        // Names that are longer than the table has room for come from mount points.
+        let usual = || name.chars().take(LONGEST_NAME).collect();
+        let kind = part.entry.kind.as_deref().unwrap_or(kind);
+        let name: String = part.entry.name.clone().unwrap_or_else(usual);
+        let uuid = part.entry.uuid.clone().unwrap_or_else(|| ids::uuid(self.definition, &what));
         json!({ "start": start / SECTOR, "size": size / SECTOR, "type": kind, "uuid": uuid, "name": name })
     }
 

@@ -15,7 +15,7 @@
 use super::ids;
 use crate::ResolveError;
 use crate::apt::Record;
-use crate::definition::{Content, Definition, FileSystem, Space};
+use crate::definition::{Content, Definition, Entry, FileSystem, Space};
 use crate::resolve::installed;
 
 pub(super) const MIB: u64 = 1 << 20;
@@ -47,6 +47,8 @@ pub(super) struct Part {
     pub(super) encrypted: bool,
     /// The number in the order of the table, from one.
     pub(super) number: usize,
+    /// What the definition has the table say.
+    pub(super) entry: Entry,
     least: Option<u64>,
     root: bool,
 }
@@ -121,12 +123,13 @@ pub(super) fn parts(definition: &Definition) -> Vec<Part> {
             .push(plain(Space::FileSystem { mountpoint, kind: FileSystem::Ext4, label: None }, Some(BOOT)));
     }
     payloads.extend(definition.kiln.swap_size.map(|size| plain(Space::Swap { label: None }, Some(size))));
-    let own = &definition.partitions;
-    payloads.extend(own.iter().map(|own| (Payload::System(own.content.clone()), own.least)));
-    let parts = payloads.into_iter().enumerate().map(|(index, (payload, least))| {
+    let payloads = payloads.into_iter().map(|(payload, least)| (payload, least, Entry::default()));
+    let own = definition.partitions.iter();
+    let own = own.map(|own| (Payload::System(own.content.clone()), own.least, own.entry.clone()));
+    let parts = payloads.chain(own).enumerate().map(|(index, (payload, least, entry))| {
         let root = payload.has_root();
         let encrypted = root && definition.kiln.encryption.is_some();
-        Part { payload, encrypted, number: index + 1, least, root }
+        Part { payload, encrypted, number: index + 1, entry, least, root }
     });
     parts.collect()
 }

@@ -124,17 +124,78 @@ minsize = "1 GiB"
       |        ^^^^^
     hint: there are `plain`, `lvm`, `btrfs`
 
-    `customizations.disk.partitions.part_uuid` is not supported yet
-     --> image.toml:11:1
+    `a` is not the UUID of a partition
+     --> image.toml:11:13
     11 | part_uuid = "a"
-       | ^^^^^^^^^
-    hint: remove it: Kiln chooses it
+       |             ^^^
+    hint: write it as "0fc63daf-8483-4772-8e79-3d69d8477de4", or leave it out
 
     unknown key `subvolumes` in `customizations.disk.partitions`
      --> image.toml:12:1
     12 | subvolumes = []
        | ^^^^^^^^^^
-    hint: the keys here are `fs_type`, `label`, `minsize`, `mountpoint`, `type`
+    hint: the keys here are `fs_type`, `label`, `minsize`, `mountpoint`, `part_label`, `part_type`, `part_uuid`, `type`
+    "#);
+}
+
+#[test]
+fn what_the_table_says_is_checked() {
+    let text = r#"[[customizations.disk.partitions]]
+mountpoint = "/"
+part_type = "0FC63DAF-8483-4772-8E79-3D69D8477DE4"
+part_label = "ääääääääääääääääääääääääääääääääääää"
+part_uuid = "CF2CB2A4-2FB8-4B0A-A2E1-3C6B0C3F1D11"
+[[customizations.disk.partitions]]
+mountpoint = "/home"
+minsize = "1 GiB"
+part_type = "83"
+part_label = "ääääääääääääääääääääääääääääääääääää1"
+part_uuid = "cf2cb2a4-2fb8-4b0a-a2e1-3c6b0c3f1d11"
+[[customizations.disk.partitions]]
+type = "lvm"
+part_label = "a\", size=\"1"
+part_uuid = "cf2cb2a4-2fb8-4b0a-a2e1-3c6b0c3f1d1g"
+[[customizations.disk.partitions.logical_volumes]]
+mountpoint = "/srv"
+minsize = "1 GiB"
+part_label = "srv"
+"#;
+    assert_snapshot!(customized(text), @r#"
+    `83` is not the UUID of a partition's type
+     --> image.toml:10:13
+    10 | part_type = "83"
+       |             ^^^^
+    hint: write it as "0fc63daf-8483-4772-8e79-3d69d8477de4", or leave it out
+
+    the name `ääääääääääääääääääääääääääääääääääää1` is too long for a partition
+     --> image.toml:11:14
+    11 | part_label = "ääääääääääääääääääääääääääääääääääää1"
+       |              ^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^
+    hint: use at most 36 characters
+
+    the UUID `cf2cb2a4-2fb8-4b0a-a2e1-3c6b0c3f1d11` is given twice
+     --> image.toml:12:13
+    12 | part_uuid = "cf2cb2a4-2fb8-4b0a-a2e1-3c6b0c3f1d11"
+       |             ^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^
+    hint: give each its own, or leave it out
+
+    `a\", size=\"1` is not a name of a partition
+     --> image.toml:15:14
+    15 | part_label = "a\", size=\"1"
+       |              ^^^^^^^^^^^^^^^
+    hint: leave out quotes, backslashes and line breaks
+
+    `cf2cb2a4-2fb8-4b0a-a2e1-3c6b0c3f1d1g` is not the UUID of a partition
+     --> image.toml:16:13
+    16 | part_uuid = "cf2cb2a4-2fb8-4b0a-a2e1-3c6b0c3f1d1g"
+       |             ^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^
+    hint: write it as "0fc63daf-8483-4772-8e79-3d69d8477de4", or leave it out
+
+    unknown key `part_label` in `customizations.disk.partitions.logical_volumes`
+     --> image.toml:20:1
+    20 | part_label = "srv"
+       | ^^^^^^^^^^
+    hint: the keys here are `fs_type`, `label`, `minsize`, `mountpoint`, `name`
     "#);
 }
 

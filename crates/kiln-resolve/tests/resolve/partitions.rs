@@ -122,6 +122,44 @@ disk-size = "1 GiB"
 }
 
 #[cfg(target_arch = "x86_64")]
+#[cfg(target_arch = "x86_64")]
+#[test]
+fn the_table_says_what_the_definition_does() {
+    let manifest = disk(
+        &World::new(&standard()),
+        r#"
+[[customizations.disk.partitions]]
+mountpoint = "/"
+part_type = "0FC63DAF-8483-4772-8E79-3D69D8477DE4"
+part_label = "my root"
+part_uuid = "CF2CB2A4-2FB8-4B0A-A2E1-3C6B0C3F1D11"
+[[customizations.disk.partitions]]
+type = "btrfs"
+minsize = "1 GiB"
+part_label = "data"
+subvolumes = [{ name = "home", mountpoint = "/home" }]
+"#,
+    );
+    let partitions = &stages(&manifest, "image")[1]["options"]["partitions"];
+    let said = |index: usize| ["type", "name", "uuid"].map(|key| partitions[index][key].as_str());
+    assert_eq!(
+        said(1),
+        [
+            Some("0fc63daf-8483-4772-8e79-3d69d8477de4"),
+            Some("my root"),
+            Some("cf2cb2a4-2fb8-4b0a-a2e1-3c6b0c3f1d11")
+        ]
+    );
+    assert_eq!(
+        said(2),
+        [
+            Some("0fc63daf-8483-4772-8e79-3d69d8477de4"),
+            Some("data"),
+            Some("7adf358c-c225-8eaa-a0ec-bd2dde638861")
+        ]
+    );
+}
+
 #[test]
 fn subvolumes_are_mounted_where_they_belong() {
     let world = World::new(&standard());
