@@ -6,9 +6,9 @@
 
 use std::collections::BTreeSet;
 
-use super::entry::Entry;
 use super::kiln::{FileSystem, Settings, choice};
 use super::node::{Placed, Span};
+use super::partition_table::{Entry, PartitionTable};
 use super::report::Report;
 use super::size;
 use super::table::Table;
@@ -89,6 +89,7 @@ impl Partition {
 /// The disk as it is written.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Disk {
+    pub(crate) table: Option<Placed<PartitionTable>>,
     /// The least size of the disk.
     pub(crate) size: Option<Placed<u64>>,
     /// The type of the root file system.
@@ -157,11 +158,9 @@ const GROUP: &str = "rootvg";
 impl Disk {
     /// Reads `customizations.disk`.
     pub(super) fn read(&mut self, mut table: Table<'_>, report: &mut Report) {
-        if let Some(kind) = table.string("type", report)
-            && kind.value != "gpt"
-        {
-            let message = format!("the partition table `{}` is not supported yet", kind.value);
-            report.add(kind.span, message, Some("use `gpt`".to_owned()));
+        if let Some(kind) = table.string("type", report).filter(|kind| !kind.value.is_empty()) {
+            let value = choice(&kind, "partition table", &PartitionTable::ALL, report);
+            self.table = value.map(|value| Placed { value, span: kind.span });
         }
         self.size = size::size(&mut table, "minsize", report);
         let mut uuids = Vec::new();
@@ -191,11 +190,16 @@ impl Disk {
         self.partitions.push(Placed { value: written, span });
     }
 
+    /// The kind of its partition table.
+    pub(crate) fn kind(&self) -> PartitionTable {
+        self.table.as_ref().map_or(PartitionTable::Gpt, |table| table.value)
+    }
+
     fn partition(&mut self, mut table: Table<'_>, uuids: &mut Vec<String>, report: &mut Report) {
         let span = table.span();
         let kind = table.string("type", report);
         let least = size::size(&mut table, "minsize", report).map(|size| size.value);
-        let entry = Entry::read(&mut table, uuids, report);
+        let entry = Entry::read(self.kind(), &mut table, uuids, report);
         let content = match kind.as_ref().map_or("plain", |kind| kind.value.as_str()) {
             "plain" => {
                 let space = self.space(&mut table, report);
@@ -403,6 +407,13 @@ impl Disk {
 
 /// The partitions of a definition whose settings are known, `/` among them.
 pub(super) fn complete(disk: &Disk, settings: &Settings, report: &mut Report) -> Vec<Partition> {
+    if let Some(table) = &disk.table
+        && table.value == PartitionTable::Dos
+        && settings.boot.has_uefi()
+    {
+        let hint = "use `gpt`, or `boot = \"bios\"` of the table `[kiln]`".to_owned();
+        report.add(table.span.clone(), "only BIOS starts a disk with a `dos` table", Some(hint));
+    }
     let kind = settings.root;
     let encrypted = settings.encryption.is_some();
     let mut partitions: Vec<Partition> = Vec::new();

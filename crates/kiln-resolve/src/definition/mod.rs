@@ -7,10 +7,10 @@
 mod blueprint;
 mod boot;
 mod disk;
-mod entry;
 mod json;
 mod kiln;
 mod node;
+mod partition_table;
 mod report;
 mod rules;
 mod size;
@@ -25,9 +25,9 @@ pub use self::report::Finding;
 pub(crate) use self::blueprint::{Customizations, Inode, Owner, Package, User};
 pub(crate) use self::boot::Bootloader;
 pub(crate) use self::disk::{Content, Partition, Space};
-pub(crate) use self::entry::{Entry, LONGEST_NAME};
 pub(crate) use self::kiln::Settings;
 pub(crate) use self::node::{Placed, Span};
+pub(crate) use self::partition_table::{Entry, LONGEST_NAME, PartitionTable};
 pub(crate) use self::report::Source;
 pub(crate) use self::table::list;
 

@@ -1,4 +1,4 @@
-//! The disk: a GUID partition table, what the [`layout`] says is in the partitions, and the boot loader.
+//! The disk: a partition table, what the [`layout`] says is in the partitions, and the boot loader.
 //!
 //! No kernel has to know FAT: `org.kiln.fat` fills the EFI system partition. What is encrypted or in a volume group needs
 //! one with the device mapper.
@@ -8,7 +8,7 @@ use serde_json::{Map, Value, json};
 use super::layout::{self, Home, Mount, Part, Payload, Placed, Swap};
 use super::{ids, stage, tree_of};
 use crate::apt::Record;
-use crate::definition::{Content, Definition, FileSystem, LONGEST_NAME, Output, Space};
+use crate::definition::{Content, Definition, FileSystem, LONGEST_NAME, Output, PartitionTable, Space};
 
 const SECTOR: u64 = 512;
 const BOOT_CODE_TYPE: &str = "21686148-6449-6e6f-744e-656564454649";
@@ -43,12 +43,20 @@ pub(super) fn stages(definition: &Definition, image: &[Record], source_epoch: u6
     let mounts = layout::mounts(definition, &parts);
     let swaps = layout::swaps(definition, &parts);
     let maker = Maker { definition, partitions: &partitions };
-    let entries: Vec<Value> = partitions.iter().map(|placed| maker.entry(placed)).collect();
+    let table = layout::table(definition);
+    let (uuid, entries): (_, Vec<Value>) = match table {
+        PartitionTable::Gpt => {
+            (ids::uuid(definition, "disk"), partitions.iter().map(|placed| maker.gpt_entry(placed)).collect())
+        }
+        PartitionTable::Dos => {
+            (ids::dos(definition), partitions.iter().map(|placed| maker.dos_entry(placed)).collect())
+        }
+    };
     let mut stages = vec![
         stage("org.osbuild.truncate", json!({ "filename": file, "size": size.to_string() })),
         json!({
             "type": "org.osbuild.sfdisk",
-            "options": { "label": "gpt", "uuid": ids::uuid(definition, "disk"), "partitions": entries },
+            "options": { "label": table.name(), "uuid": uuid, "partitions": entries },
             "devices": {
                 "device": { "type": "org.osbuild.loopback", "options": { "filename": file, "lock": true } },
             },
@@ -76,8 +84,25 @@ pub(super) fn stages(definition: &Definition, image: &[Record], source_epoch: u6
 }
 
 impl Maker<'_> {
-    /// The partition in the table.
-    fn entry(&self, Placed { part, start, size }: &Placed) -> Value {
+    /// The partition in the table of PCs of old.
+    fn dos_entry(&self, Placed { part, start, size }: &Placed) -> Value {
+        let kind = match &part.payload {
+            Payload::System(_) if part.encrypted => "e8",
+            Payload::System(Content::Plain(Space::Swap { .. })) => "82",
+            Payload::System(Content::Group { .. }) => "8e",
+            _ => "83",
+        };
+        let kind = part.entry.kind.as_deref().unwrap_or(kind);
+        let mut entry = json!({ "start": start / SECTOR, "size": size / SECTOR, "type": kind });
+        if layout::grub(self.definition).is_some_and(|grub| grub.part == part.number) {
+            // Some firmware starts no disk without a partition that is marked.
+            entry["bootable"] = json!(true);
+        }
+        entry
+    }
+
+    /// The partition in the GUID partition table.
+    fn gpt_entry(&self, Placed { part, start, size }: &Placed) -> Value {
         let points = match &part.payload {
             Payload::System(content) => content.mountpoints(),
             _ => Vec::new(),
@@ -292,7 +317,13 @@ impl Maker<'_> {
 /// The stage that installs GRUB for machines without UEFI.
 fn grub(definition: &Definition) -> Option<Value> {
     let grub = layout::grub(definition)?;
-    let location = layout::MIB / SECTOR;
+    let table = layout::table(definition);
+    let location = match table {
+        // The BIOS boot partition.
+        PartitionTable::Gpt => layout::MIB / SECTOR,
+        // What is between the table and the first partition.
+        PartitionTable::Dos => 1,
+    };
     Some(stage(
         "org.osbuild.grub2.inst",
         json!({
@@ -300,11 +331,14 @@ fn grub(definition: &Definition) -> Option<Value> {
             "platform": "i386-pc",
             "location": location,
             "core": {
-                "type": "mkimage", "partlabel": "gpt", "filesystem": grub.kind.name(), "binary": "grub-mkimage",
+                "type": "mkimage",
+                "partlabel": table.name(),
+                "filesystem": grub.kind.name(),
+                "binary": "grub-mkimage",
             },
             "prefix": {
                 "type": "partition",
-                "partlabel": "gpt",
+                "partlabel": table.name(),
                 // Partitions count from zero here.
                 "number": grub.part - 1,
                 "path": grub.directory(),

@@ -21,6 +21,11 @@ pub(super) fn root(definition: &Definition) -> String {
     uuid(definition, "root file system")
 }
 
+/// What identifies a disk with a `dos` table: 32 bits, as `sfdisk` writes them.
+pub(super) fn dos(definition: &Definition) -> String {
+    format!("0x{}", uuid(definition, "disk").chars().take(8).collect::<String>())
+}
+
 /// The serial number of the EFI system partition's file system, as the system shows it: `7B77-95E7`.
 pub(super) fn esp(definition: &Definition) -> String {
     let number = serial(definition);

@@ -1,7 +1,8 @@
 //! How the disk is divided, and what is mounted where: data that the other modules make stages and files of.
 //!
 //! ```text
-//! sector 0       boot code, protective table
+//! sector 0       boot code, table or protective table
+//!        1       GRUB's core                                (a `dos` table)
 //!        2048    BIOS boot partition, 1 MiB: GRUB's core    (boot bios, hybrid)
 //!                EFI system partition, 64 MiB, or 512 MiB   (boot uefi, hybrid; if it has the kernels)
 //!                /boot, 512 MiB       (GRUB could not read that of `/`, and the definition has none)
@@ -15,7 +16,7 @@
 use super::ids;
 use crate::ResolveError;
 use crate::apt::Record;
-use crate::definition::{Content, Definition, Entry, FileSystem, Space};
+use crate::definition::{Content, Definition, Entry, FileSystem, PartitionTable, Space};
 use crate::resolve::installed;
 
 pub(super) const MIB: u64 = 1 << 20;
@@ -25,6 +26,9 @@ const BOOT_CODE: u64 = MIB;
 const BOOT: u64 = 512 * MIB;
 /// Where partitions begin, a multiple of every block size in use, and what the backup table has at the end.
 const MARGIN: u64 = MIB;
+/// What a table in one sector has: so many primary partitions, and sectors in 32 bits.
+const DOS_PARTITIONS: usize = 4;
+const DOS_SIZE: u64 = (1 << 32) * 512;
 /// What a LUKS container has before its data, as `cryptsetup` makes it.
 const LUKS_HEADER: u64 = 16 * MIB;
 /// Where a physical volume's extents begin, and their size, both LVM's usual ones.
@@ -110,12 +114,17 @@ pub(super) struct Placed {
     pub(super) size: u64,
 }
 
+pub(super) fn table(definition: &Definition) -> PartitionTable {
+    definition.customizations.disk.kind()
+}
+
 /// The partitions, in their order.
 pub(super) fn parts(definition: &Definition) -> Vec<Part> {
     let boot = definition.kiln.boot;
     let plain = |space, size| (Payload::System(Content::Plain(space)), size);
     let mut payloads = Vec::new();
-    payloads.extend(boot.has_bios().then_some((Payload::BootCode, Some(BOOT_CODE))));
+    let boot_code = boot.has_bios() && table(definition) == PartitionTable::Gpt;
+    payloads.extend(boot_code.then_some((Payload::BootCode, Some(BOOT_CODE))));
     payloads.extend(boot.has_uefi().then_some((Payload::Esp, Some(definition.kiln.esp_size()))));
     if needs_boot(definition) {
         let mountpoint = "/boot".to_owned();
@@ -323,10 +332,11 @@ impl Part {
     }
 }
 
-/// Holds that the disk has room for `/`: one whose size is given may not.
+/// Holds that the table has room for the partitions, and the disk for `/`: one whose size is given may not.
 pub(super) fn check(definition: &Definition, image: &[Record]) -> Result<(), ResolveError> {
-    let Some(asked) = &definition.kiln.disk_size else { return Ok(()) };
     let (placed, size) = place(definition, image);
+    check_table(definition, placed.len(), size)?;
+    let Some(asked) = &definition.kiln.disk_size else { return Ok(()) };
     let root = placed.iter().find(|placed| placed.part.root);
     let room = root.map_or(0, |root| root.part.room(root.size));
     // One whose root says its size is made large enough.
@@ -336,6 +346,20 @@ pub(super) fn check(definition: &Definition, image: &[Record]) -> Result<(), Res
     let message = format!("the disk has {} MiB, and no room for `/` beside the rest", size / MIB);
     let hint = "make it larger, or leave its size out".to_owned();
     Err(ResolveError::Definition(Box::new(definition.finding(&asked.span, message, Some(hint)))))
+}
+
+/// Holds that a `dos` table can say what is wanted of it.
+fn check_table(definition: &Definition, partitions: usize, size: u64) -> Result<(), ResolveError> {
+    let Some(table) = &definition.customizations.disk.table else { return Ok(()) };
+    let message = match table.value {
+        PartitionTable::Dos if partitions > DOS_PARTITIONS => {
+            format!("a `dos` table has room for {DOS_PARTITIONS} partitions, and this disk has {partitions}")
+        }
+        PartitionTable::Dos if size > DOS_SIZE => "a `dos` table ends at 2 TiB".to_owned(),
+        _ => return Ok(()),
+    };
+    let hint = Some("use `gpt`".to_owned());
+    Err(ResolveError::Definition(Box::new(definition.finding(&table.span, message, hint))))
 }
 
 /// Gives partitions their places on a disk as large as was asked for, or as the packages need, and returns its size.

@@ -79,7 +79,7 @@ minsize = "1 GiB"
 #[test]
 fn a_disk_has_a_table_that_firmware_reads() {
     let text = r#"[customizations.disk]
-type = "dos"
+type = "mbr"
 sector_size = 4096
 minsize = "many"
 [[customizations.disk.partitions]]
@@ -100,11 +100,11 @@ minsize = "1 GiB"
       | ^^^^^^^^^^^^^^^^^^^^^
     hint: say it all in `customizations.disk`
 
-    the partition table `dos` is not supported yet
+    unknown partition table `mbr`
      --> image.toml:3:8
-    3 | type = "dos"
+    3 | type = "mbr"
       |        ^^^^^
-    hint: use `gpt`
+    hint: there are `gpt`, `dos`
 
     `customizations.disk.sector_size` is not supported yet
      --> image.toml:4:1
@@ -196,6 +196,55 @@ part_label = "srv"
     20 | part_label = "srv"
        | ^^^^^^^^^^
     hint: the keys here are `fs_type`, `label`, `minsize`, `mountpoint`, `name`
+    "#);
+}
+
+#[test]
+fn a_table_of_old_says_little() {
+    let text = r#"[customizations.disk]
+type = "dos"
+[[customizations.disk.partitions]]
+mountpoint = "/"
+part_type = "0FC63DAF-8483-4772-8E79-3D69D8477DE4"
+part_label = "root"
+part_uuid = "cf2cb2a4-2fb8-4b0a-a2e1-3c6b0c3f1d11"
+[[customizations.disk.partitions]]
+mountpoint = "/srv"
+minsize = "1 GiB"
+part_type = "00"
+[kiln]
+boot = "uefi"
+"#;
+    assert_snapshot!(customized(text), @r#"
+    only BIOS starts a disk with a `dos` table
+     --> image.toml:3:8
+    3 | type = "dos"
+      |        ^^^^^
+    hint: use `gpt`, or `boot = "bios"` of the table `[kiln]`
+
+    `0FC63DAF-8483-4772-8E79-3D69D8477DE4` is not the type of a partition in a `dos` table
+     --> image.toml:6:13
+    6 | part_type = "0FC63DAF-8483-4772-8E79-3D69D8477DE4"
+      |             ^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^
+    hint: write it as "83", or leave it out
+
+    a `dos` table has no names and no UUIDs of partitions
+     --> image.toml:7:14
+    7 | part_label = "root"
+      |              ^^^^^^
+    hint: remove it, or use `gpt`
+
+    a `dos` table has no names and no UUIDs of partitions
+     --> image.toml:8:13
+    8 | part_uuid = "cf2cb2a4-2fb8-4b0a-a2e1-3c6b0c3f1d11"
+      |             ^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^
+    hint: remove it, or use `gpt`
+
+    `00` is not the type of a partition in a `dos` table
+     --> image.toml:12:13
+    12 | part_type = "00"
+       |             ^^^^
+    hint: write it as "83", or leave it out
     "#);
 }
 

@@ -160,6 +160,63 @@ subvolumes = [{ name = "home", mountpoint = "/home" }]
     );
 }
 
+/// There is no partition for GRUB's core, and where the kernels are is marked.
+#[cfg(target_arch = "x86_64")]
+#[test]
+fn a_table_of_old_has_four_partitions_and_no_names() {
+    let manifest = disk(
+        &World::new(&standard()),
+        r#"
+[customizations.disk]
+type = "dos"
+[[customizations.disk.partitions]]
+fs_type = "swap"
+minsize = "1 MiB"
+[[customizations.disk.partitions]]
+mountpoint = "/srv"
+minsize = "64 MiB"
+part_type = "DA"
+[[customizations.disk.partitions]]
+type = "lvm"
+logical_volumes = [{ mountpoint = "/" }]
+[kiln]
+disk-size = "1 GiB"
+"#,
+    );
+    assert_snapshot!(shown(&manifest, "image", &["sfdisk", "grub2.inst"]), @r#"
+    truncate
+    sfdisk {"label":"dos","uuid":"0xef50fbfa","partitions":[{"start":2048,"size":1048576,"type":"83","bootable":true},{"start":1050624,"size":2048,"type":"82"},{"start":1052672,"size":131072,"type":"da"},{"start":1183744,"size":911360,"type":"8e"}]}
+      device: "loopback" {"filename":"x.raw","lock":true}
+    mkfs.ext4
+    mkswap
+    mkfs.ext4
+    lvm2.create
+    mkfs.ext4
+    copy
+    lvm2.metadata
+    grub2.inst {"filename":"x.raw","platform":"i386-pc","location":1,"core":{"type":"mkimage","partlabel":"dos","filesystem":"ext4","binary":"grub-mkimage"},"prefix":{"type":"partition","partlabel":"dos","number":0,"path":"/grub"}}
+    "#);
+}
+
+#[cfg(target_arch = "x86_64")]
+#[test]
+fn a_table_of_old_has_its_limits() {
+    let world = World::new(&standard());
+    let place = |name: &str, size: &str| {
+        format!("[[customizations.disk.partitions]]\nmountpoint = \"/{name}\"\nminsize = \"{size}\"\n")
+    };
+    let refusal = |partitions: String| {
+        let table = format!("[customizations.disk]\ntype = \"dos\"\n{partitions}");
+        let definition = format!("name = \"x\"\ndistro = \"debian-12\"\n{table}");
+        world.resolve(&definition).map(|_| "accepted".to_owned()).unwrap_or_else(|error| error.to_string())
+    };
+    let three = ["srv", "opt", "home"].map(|name| place(name, "1 GiB")).concat();
+    assert_eq!(refusal(three.clone()), "accepted");
+    assert_snapshot!(refusal(three + &place("var", "1 GiB")), @"a `dos` table has room for 4 partitions, and this disk has 5");
+    assert_eq!(refusal(place("srv", "2045 GiB")), "accepted");
+    assert_snapshot!(refusal(place("srv", "2048 GiB")), @"a `dos` table ends at 2 TiB");
+}
+
 #[test]
 fn subvolumes_are_mounted_where_they_belong() {
     let world = World::new(&standard());

@@ -3,6 +3,7 @@
 //! What is encrypted or on logical volumes is made in a virtual machine where this kernel has no device mapper.
 
 use std::fs;
+use std::process::Command;
 
 use kiln_testkit::vm::{BootReport, Expectation, Firmware};
 use kiln_testkit::{guest, host};
@@ -61,6 +62,30 @@ fn root_debian_xfs_boots() {
     let mounts = [("/", "/dev/vda5 xfs"), ("/home", "/dev/vda2 ext4"), ("/var/log", "/dev/vda3 xfs")];
     assert_mounted(&report, &mounts);
     assert_eq!(report.get("swaps"), Some("/dev/vda4"));
+}
+
+/// GRUB is between the table and the first partition.
+#[test]
+#[ignore = "takes minutes: cargo xtask test --all"]
+fn root_debian_dos_table_boots() {
+    if !can_boot() {
+        return;
+    }
+    let world = World::new();
+    let definition = reporting_example(&world, "debian-xfs.toml");
+    let text = fs::read_to_string(&definition).expect("a definition");
+    let partitions = "[[customizations.disk.partitions]]";
+    let table = format!("[customizations.disk]\ntype = \"dos\"\n\n{partitions}");
+    fs::write(&definition, text.replacen(partitions, &table, 1)).expect("written");
+    build(&world, &definition, &[]);
+    let disk = output(&world, "raw");
+    let verified = Command::new("sfdisk").arg("--verify").arg(&disk).output().expect("sfdisk");
+    assert!(verified.status.success(), "{}", String::from_utf8_lossy(&verified.stderr));
+    let report = boots(&disk, &Expectation::new("kiln-xfs", "admin").with(Firmware::Bios));
+    let mounts = [("/", "/dev/vda4 xfs"), ("/home", "/dev/vda1 ext4"), ("/var/log", "/dev/vda2 xfs")];
+    assert_mounted(&report, &mounts);
+    assert_eq!(report.get("swaps"), Some("/dev/vda3"));
+    world.assert_nothing_left();
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! Reading what a definition has the partition table say of a partition: `part_type`, `part_label`, `part_uuid`.
+//! Reading which partition table a disk has, and what it says of a partition: `part_type`, `part_label`, `part_uuid`.
 
 use super::node::Placed;
 use super::report::Report;
@@ -7,10 +7,30 @@ use super::table::Table;
 /// The longest name of a partition in the table, in units of UTF-16 (UEFI 2.10, 5.3.3).
 pub(crate) const LONGEST_NAME: usize = 36;
 
+/// The kind of a partition table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum PartitionTable {
+    /// The GUID partition table.
+    Gpt,
+    /// The table of PCs of old, in the disk's first sector.
+    Dos,
+}
+
+impl PartitionTable {
+    pub(super) const ALL: [(&str, Self); 2] = [("gpt", Self::Gpt), ("dos", Self::Dos)];
+
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Gpt => "gpt",
+            Self::Dos => "dos",
+        }
+    }
+}
+
 /// What the table says of a partition where the definition does; the rest follows from what is in it.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Entry {
-    /// The UUID of its type.
+    /// Its type: a UUID, or two digits.
     pub(crate) kind: Option<String>,
     pub(crate) name: Option<String>,
     pub(crate) uuid: Option<String>,
@@ -18,15 +38,27 @@ pub(crate) struct Entry {
 
 impl Entry {
     /// Reads it from a partition's table; `taken` has the UUIDs of the others.
-    pub(super) fn read(table: &mut Table<'_>, taken: &mut Vec<String>, report: &mut Report) -> Self {
+    pub(super) fn read(
+        on: PartitionTable,
+        table: &mut Table<'_>,
+        taken: &mut Vec<String>,
+        report: &mut Report,
+    ) -> Self {
         let mut text =
             |key, report: &mut Report| table.string(key, report).filter(|text| !text.value.is_empty());
-        let kind = text("part_type", report).and_then(|kind| uuid(&kind, "partition's type", report));
-        let name = text("part_label", report);
+        let kind = text("part_type", report);
+        let (name, written) = (text("part_label", report), text("part_uuid", report));
+        if on == PartitionTable::Dos {
+            for text in [name, written].into_iter().flatten() {
+                let message = "a `dos` table has no names and no UUIDs of partitions".to_owned();
+                report.add(text.span, message, Some("remove it, or use `gpt`".to_owned()));
+            }
+            return Self { kind: kind.and_then(|kind| digits(&kind, report)), ..Self::default() };
+        }
+        let kind = kind.and_then(|kind| uuid(&kind, "partition's type", report));
         if let Some(name) = &name {
             check_name(name, report);
         }
-        let written = text("part_uuid", report);
         let uuid = written.as_ref().and_then(|text| uuid(text, "partition", report));
         if let (Some(uuid), Some(written)) = (&uuid, written) {
             if taken.contains(uuid) {
@@ -37,6 +69,18 @@ impl Entry {
         }
         Self { kind, name: name.map(|name| name.value), uuid }
     }
+}
+
+/// The type of a partition in a `dos` table.
+fn digits(text: &Placed<String>, report: &mut Report) -> Option<String> {
+    let hex = text.value.len() == 2 && text.value.bytes().all(|byte| byte.is_ascii_hexdigit());
+    // Zero is the type of an entry that is not used.
+    if hex && text.value != "00" {
+        return Some(text.value.to_ascii_lowercase());
+    }
+    let message = format!("`{}` is not the type of a partition in a `dos` table", text.value);
+    report.add(text.span.clone(), message, Some("write it as \"83\", or leave it out".to_owned()));
+    None
 }
 
 /// A UUID in small letters, as tools write it.
