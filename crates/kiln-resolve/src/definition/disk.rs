@@ -154,6 +154,8 @@ const ON_ROOT: [&str; 12] = [
 const LINKS: [&str; 2] = ["/var/lock", "/var/run"];
 
 const GROUP: &str = "rootvg";
+/// What a `dos` table has room for; there are no extended partitions here.
+const DOS_PARTITIONS: usize = 4;
 
 impl Disk {
     /// Reads `customizations.disk`.
@@ -407,13 +409,6 @@ impl Disk {
 
 /// The partitions of a definition whose settings are known, `/` among them.
 pub(super) fn complete(disk: &Disk, settings: &Settings, report: &mut Report) -> Vec<Partition> {
-    if let Some(table) = &disk.table
-        && table.value == PartitionTable::Dos
-        && settings.boot.has_uefi()
-    {
-        let hint = "use `gpt`, or `boot = \"bios\"` of the table `[kiln]`".to_owned();
-        report.add(table.span.clone(), "only BIOS starts a disk with a `dos` table", Some(hint));
-    }
     let kind = settings.root;
     let encrypted = settings.encryption.is_some();
     let mut partitions: Vec<Partition> = Vec::new();
@@ -453,7 +448,33 @@ pub(super) fn complete(disk: &Disk, settings: &Settings, report: &mut Report) ->
             Some(hint),
         );
     }
+    check_table(disk, settings, &partitions, report);
     partitions
+}
+
+/// Whether GRUB could not read the partition of `/`, and nothing else has the kernels: there is one more for `/boot`.
+pub(crate) fn needs_boot(partitions: &[Partition], settings: &Settings) -> bool {
+    let has = |partition: &Partition, place| partition.content.mountpoints().contains(&place);
+    let group = |partition: &Partition| matches!(partition.content, Content::Group { .. });
+    let hidden = settings.encryption.is_some()
+        || partitions.iter().any(|partition| group(partition) && partition.has_root());
+    !settings.kernels_on_esp() && hidden && !partitions.iter().any(|partition| has(partition, "/boot"))
+}
+
+/// Holds that the disk can have a `dos` table.
+fn check_table(disk: &Disk, settings: &Settings, partitions: &[Partition], report: &mut Report) {
+    let Some(table) = disk.table.as_ref().filter(|table| table.value == PartitionTable::Dos) else { return };
+    if settings.boot.has_uefi() {
+        let hint = "use `gpt`, or `boot = \"bios\"` of the table `[kiln]`".to_owned();
+        report.add(table.span.clone(), "only BIOS starts a disk with a `dos` table", Some(hint));
+    }
+    let boot = usize::from(needs_boot(partitions, settings));
+    let count = partitions.len() + boot + usize::from(settings.swap_size.is_some());
+    if count > DOS_PARTITIONS {
+        let message =
+            format!("a `dos` table has room for {DOS_PARTITIONS} partitions, and this disk has {count}");
+        report.add(table.span.clone(), message, Some("use `gpt`".to_owned()));
+    }
 }
 
 /// Adds `/` as the format does: to the volume group or the btrfs, or as a partition.

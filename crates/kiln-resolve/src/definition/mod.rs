@@ -24,7 +24,7 @@ pub use self::report::Finding;
 
 pub(crate) use self::blueprint::{Customizations, Inode, Owner, Package, User};
 pub(crate) use self::boot::Bootloader;
-pub(crate) use self::disk::{Content, Partition, Space};
+pub(crate) use self::disk::{Content, Partition, Space, needs_boot};
 pub(crate) use self::kiln::Settings;
 pub(crate) use self::node::{Placed, Span};
 pub(crate) use self::partition_table::{Entry, LONGEST_NAME, PartitionTable};

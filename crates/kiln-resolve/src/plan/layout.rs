@@ -16,7 +16,7 @@
 use super::ids;
 use crate::ResolveError;
 use crate::apt::Record;
-use crate::definition::{Content, Definition, Entry, FileSystem, PartitionTable, Space};
+use crate::definition::{self, Content, Definition, Entry, FileSystem, PartitionTable, Space};
 use crate::resolve::installed;
 
 pub(super) const MIB: u64 = 1 << 20;
@@ -26,8 +26,7 @@ const BOOT_CODE: u64 = MIB;
 const BOOT: u64 = 512 * MIB;
 /// Where partitions begin, a multiple of every block size in use, and what the backup table has at the end.
 const MARGIN: u64 = MIB;
-/// What a table in one sector has: so many primary partitions, and sectors in 32 bits.
-const DOS_PARTITIONS: usize = 4;
+/// A `dos` table has 32 bits for the number of a sector.
 const DOS_SIZE: u64 = (1 << 32) * 512;
 /// What a LUKS container has before its data, as `cryptsetup` makes it.
 const LUKS_HEADER: u64 = 16 * MIB;
@@ -126,7 +125,7 @@ pub(super) fn parts(definition: &Definition) -> Vec<Part> {
     let boot_code = boot.has_bios() && table(definition) == PartitionTable::Gpt;
     payloads.extend(boot_code.then_some((Payload::BootCode, Some(BOOT_CODE))));
     payloads.extend(boot.has_uefi().then_some((Payload::Esp, Some(definition.kiln.esp_size()))));
-    if needs_boot(definition) {
+    if definition::needs_boot(&definition.partitions, &definition.kiln) {
         let mountpoint = "/boot".to_owned();
         payloads
             .push(plain(Space::FileSystem { mountpoint, kind: FileSystem::Ext4, label: None }, Some(BOOT)));
@@ -141,16 +140,6 @@ pub(super) fn parts(definition: &Definition) -> Vec<Part> {
         Part { payload, encrypted, number: index + 1, entry, least, root }
     });
     parts.collect()
-}
-
-/// Whether GRUB could not read the partition of `/`, and nothing else has the kernels.
-fn needs_boot(definition: &Definition) -> bool {
-    let own = &definition.partitions;
-    if definition.kiln.kernels_on_esp() {
-        return false;
-    }
-    let hidden = definition.kiln.encryption.is_some() || root_volume(definition).is_some();
-    hidden && !own.iter().any(|partition| partition.content.mountpoints().contains(&"/boot"))
 }
 
 impl Payload {
@@ -332,10 +321,10 @@ impl Part {
     }
 }
 
-/// Holds that the table has room for the partitions, and the disk for `/`: one whose size is given may not.
+/// Holds that the disk has room for `/`, which one whose size is given may not, and is not too large for its table.
 pub(super) fn check(definition: &Definition, image: &[Record]) -> Result<(), ResolveError> {
     let (placed, size) = place(definition, image);
-    check_table(definition, placed.len(), size)?;
+    check_table(definition, size)?;
     let Some(asked) = &definition.kiln.disk_size else { return Ok(()) };
     let root = placed.iter().find(|placed| placed.part.root);
     let room = root.map_or(0, |root| root.part.room(root.size));
@@ -348,17 +337,13 @@ pub(super) fn check(definition: &Definition, image: &[Record]) -> Result<(), Res
     Err(ResolveError::Definition(Box::new(definition.finding(&asked.span, message, Some(hint)))))
 }
 
-/// Holds that a `dos` table can say what is wanted of it.
-fn check_table(definition: &Definition, partitions: usize, size: u64) -> Result<(), ResolveError> {
+/// Holds that a `dos` table reaches the disk's end.
+fn check_table(definition: &Definition, size: u64) -> Result<(), ResolveError> {
     let Some(table) = &definition.customizations.disk.table else { return Ok(()) };
-    let message = match table.value {
-        PartitionTable::Dos if partitions > DOS_PARTITIONS => {
-            format!("a `dos` table has room for {DOS_PARTITIONS} partitions, and this disk has {partitions}")
-        }
-        PartitionTable::Dos if size > DOS_SIZE => "a `dos` table ends at 2 TiB".to_owned(),
-        _ => return Ok(()),
-    };
-    let hint = Some("use `gpt`".to_owned());
+    if table.value != PartitionTable::Dos || size <= DOS_SIZE {
+        return Ok(());
+    }
+    let (message, hint) = ("a `dos` table ends at 2 TiB".to_owned(), Some("use `gpt`".to_owned()));
     Err(ResolveError::Definition(Box::new(definition.finding(&table.span, message, hint))))
 }
 

@@ -248,6 +248,36 @@ boot = "uefi"
     "#);
 }
 
+#[cfg(target_arch = "x86_64")]
+#[test]
+fn a_table_of_old_has_four_partitions() {
+    let place = |name: &str| {
+        format!("[[customizations.disk.partitions]]\nmountpoint = \"/{name}\"\nminsize = \"1 GiB\"\n")
+    };
+    let disk = |partitions: &[&str], settings: &str| {
+        let partitions: String = partitions.iter().map(|name| place(name)).collect();
+        customized(&format!("[customizations.disk]\ntype = \"dos\"\n{partitions}[kiln]\n{settings}"))
+    };
+    // There is one for `/`.
+    assert_eq!(disk(&["srv", "opt", "home"], ""), "accepted");
+    assert_snapshot!(disk(&["srv", "opt", "home", "var"], ""), @r#"
+    a `dos` table has room for 4 partitions, and this disk has 5
+     --> image.toml:3:8
+    3 | type = "dos"
+      |        ^^^^^
+    hint: use `gpt`
+    "#);
+    let swap = "swap-size = \"1 GiB\"\n";
+    let encrypted = "[kiln.encryption]\npassphrase = \"open sesame\"\n";
+    assert_eq!(disk(&["srv", "opt"], swap), "accepted");
+    assert_eq!(disk(&["srv", "opt"], encrypted), "accepted");
+    assert_eq!(disk(&["srv", "opt", "boot"], encrypted), "accepted");
+    for settings in [swap, encrypted] {
+        let refused = disk(&["srv", "opt", "home"], settings);
+        assert!(refused.starts_with("a `dos` table has room for 4 "), "{refused}");
+    }
+}
+
 #[test]
 fn plain_partitions_are_checked() {
     let text = r#"[[customizations.disk.partitions]]
