@@ -149,6 +149,16 @@ impl OptionalHeader {
     ) -> Result<Self, PeError> {
         let bytes = reader.part("the optional header", offset, size.into())?;
         let mut fields = Fields(&bytes);
+        let too_short = |format: Format| PeError::Wrong {
+            what: "the size of the optional header".to_owned(),
+            // In the COFF header, which ends with it and the flags.
+            offset: offset - 4,
+            found: size.to_string(),
+            expected: format!("at least {} bytes as in {}", format.size(), format.name()),
+        };
+        if bytes.len() < size_of::<u16>() {
+            return Err(too_short(Format::Pe32));
+        }
         let magic = fields.u16();
         let wrong = |what: &str, at: u64, found: String, expected: &str| PeError::Wrong {
             what: what.to_owned(),
@@ -162,8 +172,7 @@ impl OptionalHeader {
         };
         let wide = format == Format::Pe32Plus;
         if bytes.len() < format.size() {
-            let expected = format!("at least {} bytes as in {}", format.size(), format.name());
-            return Err(wrong("the optional header", 0, format!("{} bytes", bytes.len()), &expected));
+            return Err(too_short(format));
         }
         let mut header = Self {
             format,

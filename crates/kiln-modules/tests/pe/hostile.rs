@@ -33,7 +33,7 @@ fn message(file: &[u8]) -> String {
 #[test]
 fn errors_say_what_is_wrong_and_where() {
     type Change = fn(&mut Vec<u8>);
-    let cases: [(Change, &str); 21] = [
+    let cases: [(Change, &str); 22] = [
         (
             |file| file.clear(),
             "the DOS header: 64 bytes at offset 0x0 are not in the file, which ends at 0x0",
@@ -64,8 +64,16 @@ fn errors_say_what_is_wrong_and_where() {
             "the optional header: 65535 bytes at offset 0x98 are not in the file, which ends at 0x811",
         ),
         (
-            |file| put_u16(file, SIGNATURE + 20, 0),
-            "the magic of the optional header at offset 0x98: 0x0; expected 0x10b (PE32) or 0x20b (PE32+)",
+            |file| put_u16(file, SIGNATURE + 20, 1),
+            "the size of the optional header at offset 0x94: 1; expected at least 96 bytes as in PE32",
+        ),
+        (
+            // What was said of it would be behind the file's end.
+            |file| {
+                put_u16(file, SIGNATURE + 20, 0);
+                file.truncate(OPTIONAL);
+            },
+            "the size of the optional header at offset 0x94: 0; expected at least 96 bytes as in PE32",
         ),
         (
             |file| put_u16(file, OPTIONAL, 0x107),
@@ -73,7 +81,7 @@ fn errors_say_what_is_wrong_and_where() {
         ),
         (
             |file| put_u16(file, SIGNATURE + 20, 111),
-            "the optional header at offset 0x98: 111 bytes; expected at least 112 bytes as in PE32+",
+            "the size of the optional header at offset 0x94: 111; expected at least 112 bytes as in PE32+",
         ),
         (
             |file| put_u32(file, OPTIONAL + 32, 0),
