@@ -110,6 +110,8 @@ impl Candidate {
 impl Cache {
     /// Removes what the options say, unless it is in use.
     pub fn prune(self: &Arc<Self>, options: &PruneOptions) -> Result<PruneReport, CacheError> {
+        // It holds what killed builds have committed for a moment each, which would look as if it were in use.
+        self.wait_for_reclaim();
         let before = self.size()?.saturating_add(self.downloads_size()?);
         let mut report = PruneReport { before, ..PruneReport::default() };
         let zero = options.target == PruneTarget::Limit && self.maximum_size() == MaximumSize::Bytes(0);

@@ -1,12 +1,14 @@
 //! What goes, what stays, and that a rehearsal changes nothing.
 
-use std::fs::{self, File, FileTimes};
+use std::fs::{self, File, FileTimes, Permissions};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::mpsc::channel;
 
 use tempfile::TempDir;
 
 use super::*;
-use crate::cache::{CacheOptions, Commit, LoadGuard, OBJECT_LOCK};
+use crate::cache::{CacheOptions, Commit, Hooks, LoadGuard, OBJECT_LOCK, Point};
 
 const HOUR: u64 = 60 * 60;
 
@@ -117,6 +119,27 @@ fn objects_and_downloads_go_by_one_clock() {
         assert_eq!(fresh.cache.load("a").expect("asked").is_none(), expected > 0, "{target:?}");
         assert_eq!(fresh.cache.list().expect("listed").len(), 3 - expected, "{target:?}");
     }
+}
+
+/// Opening a cache flushes what a killed build has committed, and holds each entry for a moment.
+#[test]
+fn what_opening_the_cache_has_started_is_waited_for() {
+    let Scene { directory, cache } = Scene::new();
+    drop(cache);
+    let lock = directory.path().join("objects/a").join(OBJECT_LOCK);
+    fs::set_permissions(&lock, Permissions::from_mode(0o1644)).expect("marked");
+    let (held, is_held) = channel();
+    let hooks = Hooks::new(move |point| {
+        if point == Point::Locked && std::thread::current().name() == Some("kiln-reclaim") {
+            let _ = held.send(());
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    });
+    let options = CacheOptions { hooks, ..CacheOptions::default() };
+    let cache = Cache::open(directory.path(), options).expect("opened");
+    is_held.recv_timeout(Duration::from_secs(10)).expect("held");
+    let report = Scene { directory, cache }.prune(PruneTarget::All, false);
+    assert_eq!(names(&report), ["a", "org.osbuild.files/sha256:b", "c"]);
 }
 
 #[test]
