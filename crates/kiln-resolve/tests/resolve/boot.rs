@@ -46,6 +46,79 @@ fn esp_size(manifest: &Value) -> u64 {
 
 #[cfg(target_arch = "x86_64")]
 #[test]
+fn a_disk_boots_with_either_firmware() {
+    let world = World::new(&standard());
+    let definition = |boot: &str| {
+        format!(
+            "name = \"x\"\ndistro = \"debian-12\"\n[kiln]\noutputs = [\"raw\"]\nboot = \"{boot}\"\n\
+             swap-size = \"100 MB\"\ndisk-size = \"1 GiB\"\n"
+        )
+    };
+    const MIB: u64 = 2048;
+    // Name, start and size of each partition, and the stages that fill them and write boot code.
+    let cases = [
+        (
+            "bios",
+            vec![("boot", 1, 1), ("swap", 2, 96), ("root", 98, 925)],
+            vec!["mkswap", "mkfs.ext4", "copy", "grub2.inst"],
+        ),
+        (
+            "uefi",
+            vec![("esp", 1, 64), ("swap", 65, 96), ("root", 161, 862)],
+            vec!["fat", "mkswap", "mkfs.ext4", "copy"],
+        ),
+        (
+            "hybrid",
+            vec![("boot", 1, 1), ("esp", 2, 64), ("swap", 66, 96), ("root", 162, 861)],
+            vec!["fat", "mkswap", "mkfs.ext4", "copy", "grub2.inst"],
+        ),
+    ];
+    for (boot, partitions, rest) in cases {
+        let manifest = world.resolve(&definition(boot)).expect(boot).manifest;
+        let image = stages(&manifest, "image");
+        let found: Vec<_> = image[1]["options"]["partitions"]
+            .as_array()
+            .expect("partitions")
+            .iter()
+            .map(|partition| {
+                let number = |member: &str| partition[member].as_u64().expect("a number") / MIB;
+                (partition["name"].as_str().expect("a name"), number("start"), number("size"))
+            })
+            .collect();
+        assert_eq!(found, partitions, "{boot}");
+        let names: Vec<_> = image[2..]
+            .iter()
+            .map(|stage| stage["type"].as_str().expect("a type").splitn(3, '.').nth(2).expect("a name"))
+            .collect();
+        assert_eq!(names, rest, "{boot}");
+        if boot != "uefi" {
+            let grub = image.last().expect("a stage");
+            assert_eq!(grub["options"]["prefix"]["number"], partitions.len() - 1, "{boot}");
+        }
+        let text = serde_json::to_string(&manifest).expect("text");
+        assert_eq!(text.contains("grub/i386-pc"), boot != "uefi");
+        assert_eq!(text.contains("monolithic/grubx64.efi"), boot != "bios");
+        let tree = stages(&manifest, "tree");
+        let table = tree.iter().find(|stage| stage["type"] == "org.osbuild.fstab").expect("a table");
+        let lines = table["options"]["filesystems"].as_array().expect("lines");
+        let paths: Vec<_> = lines.iter().map(|line| line["path"].as_str().expect("a path")).collect();
+        let expected = if boot == "bios" { vec!["/", "none"] } else { vec!["/", "/boot/efi", "none"] };
+        assert_eq!(paths, expected, "{boot}");
+        if boot == "bios" {
+            continue;
+        }
+        // What the file system is made with is what the system looks for.
+        let fat = image.iter().find(|stage| stage["type"] == "org.kiln.fat").expect("a stage");
+        let serial = fat["options"]["volid"].as_str().expect("a number");
+        assert_eq!(lines[1]["uuid"], format!("{}-{}", &serial[..4], &serial[4..]));
+        let copies = stages(&manifest, "esp")[1]["options"]["paths"].as_array().expect("paths");
+        let targets: Vec<_> = copies.iter().map(|copy| copy["to"].as_str().expect("a path")).collect();
+        assert_eq!(targets, ["tree:///EFI/BOOT/BOOTX64.EFI", "tree:///EFI/debian/grub.cfg"]);
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+#[test]
 fn systemd_boot_has_entries_as_kernel_install_makes_them() {
     let world = World::new(&standard());
     let text = definition("outputs = [\"raw\"]\nbootloader = \"systemd-boot\"\ndisk-size = \"2 GiB\"");
