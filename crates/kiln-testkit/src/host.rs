@@ -61,6 +61,8 @@ pub const IP: Need = Need::new("ip", "iproute2");
 pub const PYTEST: Need = Need::new("pytest-3", "python3-pytest");
 /// Reads FAT file systems.
 pub const MTOOLS: Need = Need::new("mcopy", "mtools");
+/// Reads and writes partition tables.
+pub const SFDISK: Need = Need::new("sfdisk", "fdisk");
 /// Reads pictures.
 pub const XMLLINT: Need = Need::new("xmllint", "libxml2-utils");
 /// Makes and reads discs.
@@ -144,7 +146,7 @@ pub const TESTS: &[Need] = &[
     QEMU_IMG,
     QEMU,
     Need::new("setfattr", "attr"),
-    Need::new("sfdisk", "fdisk"),
+    SFDISK,
     Need::new("sgdisk", "gdisk"),
     crate::registry::SKOPEO,
     SYSTEMD_DISSECT,
@@ -174,7 +176,7 @@ pub const BENCH: &[Need] = &[
     Need::new("openssl", "openssl"),
     PYTHON,
     QEMU_IMG,
-    Need::new("sfdisk", "fdisk"),
+    SFDISK,
 ];
 
 /// Why the host cannot be made ready.
